@@ -1,0 +1,181 @@
+"""What a loss sees: rows of data, random numbers, and a place to leave what it observed.
+
+Random numbers are functions of (seed, position in the data), drawn for the batch as a whole and then
+cut to this process's rows. So they need no state in a checkpoint, and two processes draw together
+what one process would have drawn alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+def mix(*parts: int | str) -> int:
+    """A 63-bit seed from any numbers and words, equal on every machine."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+class Draws(Protocol):
+    """A source of random numbers for `size` rows, in each process its own rows."""
+
+    size: int
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, (size, *shape)."""
+        ...
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers uniform in [0, 1), (size, *shape)."""
+        ...
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Whole numbers uniform in [0, high), (size, *shape), int64."""
+        ...
+
+
+class BatchDraws:
+    """Draws for a batch spread over processes: all of it is drawn, this process's rows are kept."""
+
+    def __init__(
+        self, seed: int, *, total: int, rows: slice, device: torch.device | str = "cpu"
+    ) -> None:
+        self.size = rows.stop - rows.start
+        self._total, self.rows = total, rows
+        self._device = torch.device(device)
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+
+    def _cut(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        whole = draw((self._total, *shape), generator=self._generator, device=self._device)
+        return whole[self.rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._cut(torch.randn, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._cut(torch.rand, *shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return self._cut(lambda size, **how: torch.randint(high, size, **how), *shape)
+
+    def permutation(self) -> Tensor:
+        """A random order of this process's own rows, (size,), int64."""
+        return torch.argsort(self.uniform())
+
+
+class RowDraws:
+    """Draws in which every row has a seed of its own, so that row 7 is the same among 8 and 64.
+
+    Numbers come from the CPU's generator: a seed gives the same latent vector on every device.
+    """
+
+    def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
+        self.size = len(seeds)
+        self._device = device
+        self._generators = [torch.Generator().manual_seed(mix("row", seed)) for seed in seeds]
+
+    @classmethod
+    def counted(
+        cls, seed: int, count: int, *, start: int = 0, device: torch.device | str = "cpu"
+    ) -> RowDraws:
+        """Rows `start` to `start + count - 1` of the endless sequence that `seed` names."""
+        return cls([mix(seed, index) for index in range(start, start + count)], device=device)
+
+    def _rows(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        rows = [draw(shape, generator=generator) for generator in self._generators]
+        return torch.stack(rows).to(self._device)
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._rows(torch.randn, *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._rows(torch.rand, *shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return self._rows(lambda size, **how: torch.randint(high, size, **how), *shape)
+
+
+class Batch:
+    """One draw from the data, as tensors on the training device.
+
+    Args:
+        fields: this process's rows by field name. Pictures are float32 (N, C, H, W) in [-1, 1].
+        draws: random numbers for these rows.
+        total: rows over all processes.
+        thaw: context in which no net is frozen, for `shared`.
+        gather: joins the rows of all processes, for `gather`.
+    """
+
+    def __init__(
+        self,
+        fields: dict[str, Tensor],
+        draws: BatchDraws,
+        total: int,
+        thaw: Callable[[], AbstractContextManager[Any]] = nullcontext,
+        gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+    ) -> None:
+        self._fields = fields
+        self._thaw = thaw
+        self._gather = gather
+        self._shared: dict[str, Any] = {}
+        self.draws = draws
+        self.total = total
+        self.observed: dict[str, Tensor] = {}
+
+    @property
+    def size(self) -> int:
+        """Rows of this process."""
+        return self.draws.size
+
+    def __getitem__(self, field: str) -> Tensor:
+        return self._fields[field]
+
+    def get(self, field: str) -> Tensor | None:
+        """The field, or None where the data has none (labels, say)."""
+        return self._fields.get(field)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, (N, *shape)."""
+        return self.draws.normal(*shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers uniform in [0, 1), (N, *shape)."""
+        return self.draws.uniform(*shape)
+
+    def shared(self, name: str, make: Callable[[], Any]) -> Any:
+        """`make()`, computed once a batch however many phases ask.
+
+        Every net is differentiable inside, whichever phase asks first: so the discriminator's phase
+        can use the fakes of `shared("fakes", ...)` detached, and the generator's phase can then
+        differentiate the very same ones. The nets that `make` runs must not have moved in between.
+        """
+        if name not in self._shared:
+            with self._thaw():
+                self._shared[name] = make()
+        return self._shared[name]
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all processes, in order and without gradient: (N, ...) -> (total, ...).
+
+        State that a family keeps between batches (an image pool) is fed with these, so that it is
+        the same on every process and a checkpoint needs it once.
+        """
+        return self._gather(rows.detach())
+
+    def own(self, rows: Tensor) -> Tensor:
+        """This process's share of rows over all processes: (total, ...) -> (N, ...)."""
+        return rows[self.draws.rows]
+
+    def observe(self, signs: Mapping[str, Tensor]) -> None:
+        """Report quantities that are watched but not lowered; their means reach console and plots."""
+        for name, value in signs.items():
+            self.observed[name] = value.detach().float().mean()

@@ -1,0 +1,300 @@
+"""Settings: dataclasses in Python, one flat namespace for flags and YAML, one precedence.
+
+Defaults lie under the preset, the preset under `--config run.yaml`, that under flags (or keyword
+arguments). A name means the same everywhere: the flag `--max-width`, the YAML key and the keyword
+`max_width`. The one exception is `for`, a reserved word in Python, whose keyword is `duration`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+import yaml
+
+from faussaire.core.errors import UserError, nearest
+from faussaire.core.quantity import (
+    format_resolution,
+    parse_count,
+    parse_duration,
+    parse_resolution,
+)
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Marks a type whose values people write with a unit.
+
+    Attributes:
+        parse: text to value; raises UserError.
+        write: value to text that `parse` reads back.
+    """
+
+    parse: Callable[[Any], Any]
+    write: Callable[[Any], str]
+
+
+def _flag(quantity: Quantity, metavar: str, kind: type) -> Any:
+    """How tyro reads and shows a quantity."""
+
+    def read(arguments: list[str]) -> Any:
+        try:
+            return quantity.parse(arguments[0])
+        except UserError as error:
+            raise ValueError(str(error)) from error
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, kind),
+        str_from_instance=lambda value: [quantity.write(value)],
+    )
+
+
+_COUNT = Quantity(parse_count, str)
+_DURATION = Quantity(parse_duration, lambda seconds: f"{seconds:g}s")
+_RESOLUTION = Quantity(parse_resolution, lambda size: format_resolution(*size))
+
+Count = Annotated[int, _COUNT, _flag(_COUNT, "N", int)]
+Duration = Annotated[float, _DURATION, _flag(_DURATION, "TIME", float)]
+Resolution = Annotated[
+    tuple[int, int], _RESOLUTION, _flag(_RESOLUTION, "SIZE", tuple)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How pictures are read.
+
+    Attributes:
+        resolution: pixels to train at: 64, or WIDTHxHEIGHT such as 128x96. None: the pictures' own
+            size if all are equal and small, else 64.
+        channels: `auto` keeps grey pictures grey and makes the rest RGB; `grey`, `rgb` or `rgba`
+            asks for one.
+        fit: `crop` resizes the shorter side and cuts the middle, `pad` shows all with borders,
+            `squash` distorts.
+        background: colour behind transparent pixels and in borders, as a name or #rrggbb.
+        classes: where class names come from: `folders` takes the first sub-folder, `file` a
+            labels.csv or what the archive or table holds, `none` ignores them, `auto` finds out.
+        labels: a CSV file with the columns file and label.
+        flip: mirror half of the pictures left to right; not for text or digits.
+    """
+
+    resolution: Resolution | None = None
+    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
+    fit: Literal["crop", "pad", "squash"] = "crop"
+    background: str = "white"
+    classes: Literal["auto", "folders", "file", "none"] = "auto"
+    labels: Path | None = None
+    flip: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, on what and with which care to train.
+
+    Attributes:
+        examples: pictures (rows, sentences) to see in all; a picture seen twice counts twice.
+        duration: train for this long instead (the flag is --for), such as 90s, 10m or 2h.
+        batch: examples in a batch, over all processes.
+        seed: of every random number; the same seed gives the same run.
+        device: `auto` takes a GPU where there is one.
+        precision: `bfloat16` multiplies in bf16 and keeps weights and losses in float32; `auto`
+            does so where the hardware has it.
+        compile: `on` compiles the networks with torch.compile; `auto` does where it has been seen
+            to repay its minute, on GPUs and in long runs.
+        half_life: of the averaged weights, in examples; None: the family's own.
+        preview_every: examples between previews; None: about 24 previews in the run; 0: none.
+        save_every: time between checkpoints.
+        keep: checkpoints kept besides the best.
+    """
+
+    examples: Count | None = None
+    duration: Annotated[Duration | None, tyro.conf.arg(name="for")] = None
+    batch: int = 64
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    half_life: Count | None = None
+    preview_every: Count | None = None
+    save_every: Duration = 120.0
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.keep < 1:
+            raise UserError(
+                f"batch and keep must be at least 1, not {self.batch} and {self.keep}.",
+                "The default batch is 64.",
+            )
+        if self.examples is not None and self.duration is not None:
+            raise UserError(
+                "Both --examples and --for were given, and they may disagree.", "Give one of them."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All that decides a run, and nothing that does not."""
+
+    family: str
+    source: str
+    data: DataConfig
+    training: TrainingConfig
+    model: Any
+
+    def flat(self) -> dict[str, Any]:
+        """One mapping of plain YAML values; `resolve` reads it back."""
+        found: dict[str, Any] = {"family": self.family, "source": self.source}
+        for section in (self.data, self.training, self.model):
+            for key, (hint, value) in _fields(section).items():
+                found[key] = _plain(hint, value)
+        return found
+
+
+def sections(model: type) -> dict[str, type]:
+    """The dataclasses that share the flat namespace."""
+    return {"data": DataConfig, "training": TrainingConfig, "model": model}
+
+
+def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -> Settings:
+    """Settings from layers of flat values, later ones over earlier ones.
+
+    Args:
+        family: its name.
+        source: where the data are.
+        model: the family's Config.
+        layers: keys as in YAML; values as in YAML or already of their type.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), or a value of the wrong kind.
+    """
+    known = {key: (name, hint) for name, cls in sections(model).items() for key, hint in _hints(cls)}
+    values: dict[str, dict[str, Any]] = {name: {} for name in sections(model)}
+    for layer in layers:
+        for written, value in layer.items():
+            key = {"duration": "for"}.get(written, written.replace("-", "_"))
+            if key not in known:
+                raise UserError(
+                    f"There is no setting '{written}' for {family}.{nearest(key, known)}",
+                    f"`faussaire train {family} --help` lists them.",
+                )
+            section, hint = known[key]
+            values[section][_attribute(key)] = coerce(value, hint, key)
+        # A budget given on top replaces the kind of budget below it.
+        for key, other in (("examples", "duration"), ("duration", "examples")):
+            written = {"duration": "for"}.get(key, key)
+            if layer.get(written, layer.get(key)) is not None and other in values["training"]:
+                if layer.get({"duration": "for"}.get(other, other), layer.get(other)) is None:
+                    values["training"][other] = None
+    built = {name: cls(**values[name]) for name, cls in sections(model).items()}
+    return Settings(family=family, source=source, **built)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat mapping from a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}.", "Check --config.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise UserError(f"'{path}' is not YAML: {where}.", "Mend the line it names.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"'{path}' is not a list of settings.", "Write lines such as `batch: 64`.")
+    return content
+
+
+def write_yaml(values: Mapping[str, Any]) -> str:
+    """The YAML text of a flat mapping, order kept."""
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def coerce(value: Any, hint: Any, key: str) -> Any:
+    """A value from YAML or Python as the type that a field declares.
+
+    Raises:
+        UserError: it does not fit, with what would.
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        quantity = next((note for note in arguments[1:] if isinstance(note, Quantity)), None)
+        return quantity.parse(value) if quantity else coerce(value, arguments[0], key)
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() == "none"):
+            return None
+        return coerce(value, next(part for part in arguments if part is not type(None)), key)
+    if origin is Literal:
+        text = _literal(value)
+        if text not in arguments:
+            raise UserError(
+                f"{key} cannot be '{text}'.{nearest(str(text), map(str, arguments))}",
+                f"It is one of: {', '.join(map(str, arguments))}.",
+            )
+        return text
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is str and isinstance(value, str):
+        return value
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            number = float(value)  # YAML reads 2e-4 as text
+        except (TypeError, ValueError):
+            number = float("nan")
+        if hint is float and number == number:
+            return number
+        if hint is int and number == int(number if number == number else 0):
+            return int(number)
+    wanted = getattr(hint, "__name__", str(hint))
+    raise UserError(f"{key} cannot be {value!r}.", f"It must be of the kind: {wanted}.")
+
+
+def _literal(value: Any) -> Any:
+    """YAML reads on and off as truth values; settings mean the words."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _attribute(key: str) -> str:
+    return "duration" if key == "for" else key
+
+
+def _hints(cls: type) -> list[tuple[str, Any]]:
+    """Keys in the flat namespace and their types, metadata kept."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return [
+        ("for" if field.name == "duration" else field.name, hints[field.name])
+        for field in dataclasses.fields(cls)
+    ]
+
+
+def _fields(section: Any) -> dict[str, tuple[Any, Any]]:
+    return {
+        key: (hint, getattr(section, _attribute(key))) for key, hint in _hints(type(section))
+    }
+
+
+def _plain(hint: Any, value: Any) -> Any:
+    """A field's value as YAML holds it."""
+    if value is None:
+        return None
+    for part in (hint, *typing.get_args(hint)):
+        if typing.get_origin(part) is Annotated:
+            for note in typing.get_args(part)[1:]:
+                if isinstance(note, Quantity) and note is not _COUNT:
+                    return note.write(value)
+    return str(value) if isinstance(value, Path) else value

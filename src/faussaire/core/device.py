@@ -1,0 +1,189 @@
+"""The one place that decides device, precision, memory format and compilation.
+
+A family calls its nets and gets float32 back; it never mentions CUDA, bf16 or layouts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from faussaire.core.errors import UserError
+
+DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "bfloat16", "float32"]
+
+_precise: ContextVar[bool] = ContextVar("precise", default=False)
+
+
+@contextmanager
+def precise() -> Iterator[None]:
+    """Within it, prepared nets run in eager float32: for penalties, which differentiate twice.
+
+    A compiled net has no second derivative, and bf16 is too coarse for a gradient's norm.
+    """
+    token = _precise.set(True)
+    try:
+        yield
+    finally:
+        _precise.reset(token)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bf16 in hardware (AMX or AVX512-BF16)."""
+    checks = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in checks)
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile can build CPU kernels here."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where and how networks run.
+
+    Attributes:
+        name: `cpu`, `cuda`, `cuda:1`, `mps`.
+        precision: `bfloat16` (products and activations; weights, sums, losses and penalties stay
+            float32) or `float32`.
+        compile: whether networks go through torch.compile.
+    """
+
+    name: str
+    precision: Literal["bfloat16", "float32"]
+    compile: bool = False
+
+    @classmethod
+    def choose(
+        cls,
+        name: DeviceName = "auto",
+        precision: Precision = "auto",
+        *,
+        compile: bool = False,
+        local_rank: int = 0,
+    ) -> Device:
+        """The fastest safe settings of this machine, where `auto` leaves the choice.
+
+        Raises:
+            UserError: the device or the precision asked for is not here.
+        """
+        if name == "auto":
+            name = "cpu"
+            if torch.cuda.is_available():
+                name = "cuda"
+            elif torch.backends.mps.is_available():
+                name = "mps"
+        if name == "cuda" and not torch.cuda.is_available():
+            raise UserError(
+                "--device cuda was asked for, but torch finds no CUDA GPU here.",
+                "Use --device cpu, or install a CUDA build of torch (see the README).",
+            )
+        if name == "mps" and not torch.backends.mps.is_available():
+            raise UserError(
+                "--device mps was asked for, but this machine has no Apple GPU that torch can use.",
+                "Use --device cpu.",
+            )
+        if precision == "auto":
+            capable = {
+                "cpu": cpu_has_bfloat16,
+                "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+                "mps": lambda: torch.backends.mps.is_macos_or_newer(14, 0),
+            }[name]()
+            precision = "bfloat16" if capable else "float32"
+        if name == "cuda":
+            count = torch.cuda.device_count()
+            if local_rank >= count:
+                raise UserError(
+                    f"Process {local_rank} has no GPU of its own: this machine has {count}.",
+                    f"Start at most {count} processes a machine.",
+                )
+            torch.cuda.set_device(local_rank)
+            return cls(name=f"cuda:{local_rank}", precision=precision, compile=compile)
+        return cls(name=name, precision=precision, compile=compile)
+
+    @property
+    def kind(self) -> str:
+        """`cpu`, `cuda` or `mps`."""
+        return self.name.partition(":")[0]
+
+    def prepare(self, net: nn.Module, *, compile: bool | None = None) -> nn.Module:
+        """Move `net` here and make its calls run in this precision and layout; in place.
+
+        Calls keep their meaning: float32 (or integer) in, float32 out.
+        """
+        net.to(self.name)
+        # 4-D weights in channels_last keep convolutions from reordering them at every call.
+        net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        plain = net.forward
+        use_compiled = self.compile if compile is None else compile
+        fast = torch.compile(plain) if use_compiled else plain
+        lowered = self.precision == "bfloat16"
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            if _precise.get():
+                with torch.autocast(self.kind, enabled=False):
+                    return plain(*args, **kwargs)
+            with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=lowered):
+                out = fast(*args, **kwargs)
+            return pytree.tree_map_only(Tensor, _to_float32, out)
+
+        net.forward = forward
+        return net
+
+    def put(self, array: Any) -> Tensor:
+        """A NumPy array as a tensor here; uint8 pictures (N, H, W, C) become float32 (N, C, H, W).
+
+        Pictures are scaled from 0..255 to [-1, 1] and are channels_last without a copy.
+        """
+        tensor = torch.from_numpy(array)
+        if self.kind == "cuda":
+            tensor = tensor.pin_memory()
+        tensor = tensor.to(self.name, non_blocking=True)
+        if tensor.dtype == torch.uint8 and tensor.dim() == 4:
+            tensor = tensor.permute(0, 3, 1, 2).to(torch.float32).div_(127.5).sub_(1.0)
+        return tensor
+
+    def peak_memory(self) -> int:
+        """Highest memory use so far in bytes: the GPU's where there is one, else the process's."""
+        if self.kind == "cuda":
+            return torch.cuda.max_memory_allocated(self.name)
+        if self.kind == "mps":
+            return torch.mps.driver_allocated_memory()
+        try:
+            import resource
+        except ImportError:  # Windows has no such module
+            return 0
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if os.uname().sysname == "Darwin" else peak * 1024
+
+    def synchronise(self) -> None:
+        """Wait for queued work, before a clock is read."""
+        if self.kind == "cuda":
+            torch.cuda.synchronize(self.name)
+        elif self.kind == "mps":
+            torch.mps.synchronize()
+
+    def describe(self) -> str:
+        """One phrase for people: `cpu (2 threads), bfloat16, eager`."""
+        if self.kind == "cuda":
+            where = f"{self.name} ({torch.cuda.get_device_name(self.name)})"
+        elif self.kind == "cpu":
+            where = f"cpu ({torch.get_num_threads()} threads)"
+        else:
+            where = self.name
+        return f"{where}, {self.precision}, {'compiled' if self.compile else 'eager'}"
+
+
+def _to_float32(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value

@@ -1,0 +1,107 @@
+"""What a family of GANs is: nets, a training plan, and a way to sample.
+
+A family is one file that reads like its paper. It knows nothing of devices, precision, processes,
+checkpoints or consoles; the loop knows nothing of the family.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from torch import Tensor, nn
+
+from faussaire.core.batch import Draws
+from faussaire.core.optim import OptimiserSpec
+from faussaire.core.phase import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What a picture family is told of its data.
+
+    Attributes:
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+        height, width: pixels.
+        classes: class names in the order of their label numbers; empty where there are no labels.
+    """
+
+    channels: int
+    height: int
+    width: int
+    classes: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+
+ConfigT = TypeVar("ConfigT")
+
+
+class Family(Generic[ConfigT]):
+    """A family with its weights: what a checkpoint restores and a run trains.
+
+    Class attributes:
+        Config: frozen dataclass of the family's own settings.
+        modality: which data feed it (`pictures`).
+        presets: settings by preset name, over the defaults; `training` settings may be among them.
+        averaged: nets that samples are made with by their moving average.
+
+    Attributes:
+        config: the settings.
+        spec: what the data look like.
+        nets: the networks by name. Losses and `sample` look them up here at each call, so that a
+            view with averaged nets is the same family.
+    """
+
+    Config: ClassVar[type]
+    modality: ClassVar[str] = "pictures"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    averaged: ClassVar[tuple[str, ...]] = ()
+    half_life: ClassVar[float] = 10_000.0
+
+    def __init__(self, config: ConfigT, spec: Any) -> None:
+        self.config = config
+        self.spec = spec
+        self.nets: dict[str, nn.Module] = {}
+
+    def optimisers(self) -> Mapping[str, OptimiserSpec]:
+        """The optimisers by name; between them they own every net that a phase moves."""
+        raise NotImplementedError
+
+    def stages(self, total: int) -> Sequence[Stage]:
+        """The training plan for a run of `total` examples."""
+        raise NotImplementedError
+
+    def latents(self, draws: Draws) -> Tensor | None:
+        """Latent vectors for `draws.size` samples, or None where the family has no latent space."""
+        return None
+
+    def sample(
+        self, draws: Draws, *, labels: Tensor | None = None, latents: Tensor | None = None
+    ) -> Tensor:
+        """Samples in the form of the data: pictures are (N, C, H, W) in [-1, 1].
+
+        Args:
+            draws: randomness for N rows; each row depends on its own draws alone.
+            labels: (N,) int64 class numbers, for a class-conditional family.
+            latents: (N, ...) to use in place of `latents(draws)`.
+        """
+        raise NotImplementedError
+
+    def extra_state(self) -> dict[str, Tensor]:
+        """State outside the nets (an image pool, a controller), equal on every process."""
+        return {}
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Put back what `extra_state` gave."""
+
+    def with_nets(self, nets: Mapping[str, nn.Module]) -> Self:
+        """A view of this family in which some nets are replaced, for sampling with averages."""
+        view = copy.copy(self)
+        view.nets = {**self.nets, **nets}
+        return view

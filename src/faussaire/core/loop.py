@@ -1,0 +1,354 @@
+"""The loop: one plain `while` for every family.
+
+It draws batches, visits the phases of the stage in force, averages, counts, and between rounds sees to
+ticks, previews, checkpoints and the wish to stop. It never asks which family it runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faussaire.core import events
+from faussaire.core.batch import Batch, BatchDraws, mix
+from faussaire.core.checkpoint import Checkpoints
+from faussaire.core.distributed import World
+from faussaire.core.errors import Diverged, Interrupted
+from faussaire.core.events import Audience
+from faussaire.core.phase import Phase, Stage, stage_at
+from faussaire.core.state import State
+
+
+class Stream(Protocol):
+    """An endless, seekable sequence of examples whose whole state is a position."""
+
+    def read(self, position: int, count: int) -> Mapping[str, np.ndarray]:
+        """This process's share of examples `position` to `position + count - 1`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """When things happen.
+
+    Attributes:
+        batch: examples in a batch over all processes, where the stage does not say.
+        seed: of every random number in training.
+        seconds: training time after which to stop; None: when `total` examples are seen.
+        preview_every: examples between previews; 0: none.
+        save_every: seconds between checkpoints.
+        explosion: a loss this many times larger than at the first tick stops the run.
+    """
+
+    batch: int
+    seed: int = 0
+    seconds: float | None = None
+    preview_every: int = 0
+    save_every: float = 120.0
+    explosion: float = 1e5
+
+
+class Rounds:
+    """Plays rounds on a state: the algorithm alone, without clocks on walls or files."""
+
+    def __init__(self, state: State, stream: Stream, plan: Plan, world: World) -> None:
+        self.state, self.stream, self.plan, self.world = state, stream, plan, world
+        self.means = Means()
+        self._movable = state.movable
+
+    def play(self) -> None:
+        """One round: every phase of the stage that is due, then the averages and the clock."""
+        state = self.state
+        clock = state.clock
+        stage = stage_at(state.stages, clock.examples)
+        self._position = clock.examples
+        batch = self._draw(stage)
+        for phase in stage.phases:
+            if clock.rounds % phase.every == 0:
+                for visit in range(phase.repeat):
+                    again = visit > 0 or phase.fresh
+                    self._visit(phase, self._draw(stage) if again else batch)
+        self._level_buffers()
+        seen = self._position - clock.examples
+        state.clock = dataclasses.replace(
+            clock, examples=self._position, rounds=clock.rounds + 1, stage=stage.name
+        )
+        state.average.update(state.clock, seen)
+
+    def _draw(self, stage: Stage) -> Batch:
+        """The next batch, with random numbers that depend on seed and position alone."""
+        total = stage.batch or self.plan.batch
+        position, device = self._position, self.state.device
+        self._position += total
+        fields = self.stream.read(position, total)
+        # For randomness inside nets (dropout, noise): differs by process, repeats after a resume.
+        torch.manual_seed(mix(self.plan.seed, "nets", position, self.world.rank))
+        return Batch(
+            {name: device.put(array) for name, array in fields.items()},
+            BatchDraws(
+                mix(self.plan.seed, "batch", position),
+                total=total,
+                rows=self.world.rows(total),
+                device=device.name,
+            ),
+            total,
+            thaw=lambda: self._moving(tuple(self._movable)),
+            gather=self.world.gather,
+        )
+
+    def _visit(self, phase: Phase, batch: Batch) -> None:
+        """One optimiser step of the phase's nets down the gradient of its loss."""
+        state, clock = self.state, self.state.clock
+        parameters = [p for net in phase.nets for p in self._movable[net]]
+        with self._moving(phase.nets):
+            terms = phase.loss(batch, clock)
+            loss = phase.every * torch.stack([term.float() for term in terms.values()]).sum()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        self.world.mean_([gradient for gradient in gradients if gradient is not None])
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        for optimiser in state.optimisers.values():
+            if set(optimiser.nets) & set(phase.nets):
+                optimiser.step(clock)
+        for parameter in parameters:
+            parameter.grad = None
+        self.means.add({f"{phase.name}.{name}": term for name, term in terms.items()}, "losses")
+        self.means.add(batch.observed, "signs")
+        batch.observed = {}
+
+    @contextmanager
+    def _moving(self, nets: tuple[str, ...]) -> Iterator[None]:
+        """Within it, only these nets are differentiable: no gradient is computed for the others."""
+        before = {net: all(p.requires_grad for p in ps) for net, ps in self._movable.items()}
+        for net, parameters in self._movable.items():
+            for parameter in parameters:
+                parameter.requires_grad_(net in nets)
+        try:
+            yield
+        finally:
+            for net, parameters in self._movable.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(before[net])
+
+    def _level_buffers(self) -> None:
+        """Running statistics are those of all processes, so that any of them can be saved."""
+        if self.world.size > 1:
+            buffers = [
+                buffer
+                for net in self.state.family.nets.values()
+                for buffer in net.buffers()
+                if buffer.is_floating_point()
+            ]
+            self.world.mean_(buffers)
+
+
+class Means:
+    """Running means that stay on the device until somebody looks."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], Tensor] = {}
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def add(self, values: Mapping[str, Tensor], group: str) -> None:
+        """Count these scalars in."""
+        for name, value in values.items():
+            key = (group, name)
+            value = value.detach().float()
+            self._sums[key] = self._sums[key] + value if key in self._sums else value
+            self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take(self, world: World) -> dict[str, dict[str, float]]:
+        """Means over what was added since the last call, over all processes, by group."""
+        keys = sorted(self._sums)
+        taken: dict[str, dict[str, float]] = {"losses": {}, "signs": {}}
+        if keys:
+            sums = torch.stack([self._sums[key] for key in keys])
+            world.mean_([sums])
+            for key, total in zip(keys, sums.tolist(), strict=True):
+                taken[key[0]][key[1]] = total / self._counts[key]
+        self._sums, self._counts = {}, {}
+        return taken
+
+
+class Loop:
+    """A run from wherever its state stands to its end.
+
+    Args:
+        state: what is trained.
+        stream: where examples come from.
+        plan: when things happen.
+        world: the processes.
+        audience: who watches; only the leading process has observers.
+        checkpoints: where to save; None: nowhere.
+        record: facts to store in each checkpoint beside the state.
+        stop_asked: tells whether a signal asked the run to end, and which.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        stream: Stream,
+        plan: Plan,
+        *,
+        world: World | None = None,
+        audience: Audience | None = None,
+        checkpoints: Checkpoints | None = None,
+        record: Mapping[str, Any] | None = None,
+        stop_asked: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.state, self.plan = state, plan
+        self.world = world or World()
+        self.audience = audience or Audience()
+        self.checkpoints = checkpoints
+        self.record = dict(record or {})
+        self.stop_asked = stop_asked
+        self.rounds = Rounds(state, stream, plan, self.world)
+        self._usual: float | None = None
+
+    def run(self) -> None:
+        """Train to the end of the plan.
+
+        Raises:
+            Interrupted: a signal asked for the end; the state is saved.
+            Diverged: a loss or weight is no longer finite, or exploded; the last checkpoint is good.
+            UserError: a checkpoint could not be written.
+        """
+        state = self.state
+        self._began = time.monotonic() - state.elapsed
+        self._last_tick = self._last_save = time.monotonic()
+        self._tick_examples = state.clock.examples
+        self._stage = ""
+        while not self._complete():
+            self._announce_stage()
+            before = state.clock.examples
+            self.rounds.play()
+            self._elapse()
+            stop, tick, save = self.world.any(
+                bool(self.stop_asked()), self._tick_due(), self._save_due()
+            )
+            if tick or save or stop:
+                self._tick()
+            if self._preview_due(before):
+                self._tell(events.PreviewDue)
+            if save:
+                self._save()
+            if stop:
+                self._save()
+                raise Interrupted(
+                    f"Stopped by {self.stop_asked() or 'another process'} after "
+                    f"{state.clock.examples:,} examples; everything is saved.",
+                    "Continue with `faussaire resume RUN`.",
+                )
+        self._tick()
+        self._save()
+
+    def _complete(self) -> bool:
+        if self.plan.seconds is None:
+            return self.state.clock.examples >= self.state.clock.total
+        return self.world.any(self.world.leads and self.state.elapsed >= self.plan.seconds)[0]
+
+    def _elapse(self) -> None:
+        self.state.elapsed = time.monotonic() - self._began
+
+    def _tell(self, event: type[events.Event], **facts: Any) -> None:
+        self.audience.tell(
+            event(examples=self.state.clock.examples, elapsed=self.state.elapsed, **facts)
+        )
+
+    def _announce_stage(self) -> None:
+        stage = stage_at(self.state.stages, self.state.clock.examples).name
+        if stage != self._stage:
+            self._stage = stage
+            self._tell(events.StageBegan, stage=stage)
+
+    def _tick_due(self) -> bool:
+        """About twice a second at first, every half minute in a run of hours."""
+        interval = min(30.0, max(0.5, 0.004 * self.state.elapsed))
+        return self.world.leads and time.monotonic() - self._last_tick >= interval
+
+    def _save_due(self) -> bool:
+        return self.world.leads and time.monotonic() - self._last_save >= self.plan.save_every
+
+    def _preview_due(self, before: int) -> bool:
+        every = self.plan.preview_every
+        return every > 0 and self.state.clock.examples // every > before // every
+
+    def _tick(self) -> None:
+        """Report the means since the last tick, and make sure that they are sound."""
+        state, clock = self.state, self.state.clock
+        taken = self.rounds.means.take(self.world)
+        self._elapse()
+        if not taken["losses"]:
+            return
+        self._guard(taken["losses"])
+        now = time.monotonic()
+        per_second = (clock.examples - self._tick_examples) / max(1e-9, now - self._last_tick)
+        self._last_tick, self._tick_examples = now, clock.examples
+        progress, remaining = self._outlook()
+        self._tell(
+            events.Tick,
+            rounds=clock.rounds,
+            stage=clock.stage,
+            losses=taken["losses"],
+            signs=taken["signs"],
+            rates={name: opt.rate(clock) for name, opt in state.optimisers.items()},
+            per_second=per_second,
+            remaining=remaining,
+            progress=progress,
+            memory=state.device.peak_memory(),
+        )
+
+    def _outlook(self) -> tuple[float, float]:
+        """Share done and seconds left."""
+        elapsed, clock = self.state.elapsed, self.state.clock
+        if self.plan.seconds is not None:
+            left = max(0.0, self.plan.seconds - elapsed)
+            return min(1.0, elapsed / self.plan.seconds), left
+        per_second = clock.examples / max(1e-9, elapsed)
+        return clock.progress, max(0, clock.total - clock.examples) / max(1e-9, per_second)
+
+    def _guard(self, losses: Mapping[str, float]) -> None:
+        """Stop before a bad state can be saved. Every process sees the same means, so all stop."""
+        worst = max(losses, key=lambda name: _magnitude(losses[name]))
+        size = _magnitude(losses[worst])
+        if self._usual is None and math.isfinite(size):
+            self._usual = max(1.0, size)
+        if not math.isfinite(size) or size > self.plan.explosion * (self._usual or 1.0):
+            self._diverge(f"The loss {worst} became {losses[worst]:.4g}")
+
+    def _diverge(self, what: str) -> None:
+        kept = "Nothing had been saved yet."
+        if self.checkpoints is not None and (saved := self.checkpoints.all()):
+            kept = f"The checkpoint of {int(saved[-1].name):,} examples is good and was kept."
+        raise Diverged(
+            f"{what} after {self.state.clock.examples:,} examples: training diverged. {kept}",
+            "Try a smaller learning rate, a larger batch or --precision float32; "
+            "`faussaire resume RUN --allow-changes` with the new setting goes on from there.",
+        )
+
+    def _save(self) -> None:
+        """Write a checkpoint, unless the state is not worth keeping."""
+        if self.checkpoints is None:
+            return
+        if not self.state.is_finite():
+            self._diverge("A network's weights became infinite or NaN")
+        self._last_save = time.monotonic()
+        if self.world.leads:
+            path = self.checkpoints.save(self.state.tensors(), {**self.record, **self.state.record()})
+            seconds = time.monotonic() - self._last_save
+            self._last_save = time.monotonic()
+            self._tell(events.Saved, path=path.name, seconds=round(seconds, 3))
+        self.world.barrier()
+
+
+def _magnitude(value: float) -> float:
+    return abs(value) if math.isfinite(value) else math.inf

@@ -1,0 +1,110 @@
+"""Optimisers as data: which nets they own and how they step.
+
+They belong to nets, not to phases: a discriminator's loss and its lazy penalty share one set of
+moments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from faussaire.core.clock import Clock
+from faussaire.core.phase import Stage
+from faussaire.core.schedule import Schedule, as_schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma and Ba 2015) over the parameters of `nets`."""
+
+    nets: tuple[str, ...]
+    lr: float | Schedule
+    betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
+
+    def build(self, parameters: list[nn.Parameter], correction: float) -> torch.optim.Optimizer:
+        betas = (self.betas[0] ** correction, self.betas[1] ** correction)
+        kinds = {parameter.device.type for parameter in parameters}
+        fused = kinds <= {"cpu", "cuda"}
+        return torch.optim.Adam(parameters, lr=1.0, betas=betas, eps=self.eps, fused=fused)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Plain stochastic gradient descent over the parameters of `nets`."""
+
+    nets: tuple[str, ...]
+    lr: float | Schedule
+    momentum: float = 0.0
+
+    def build(self, parameters: list[nn.Parameter], correction: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=1.0, momentum=self.momentum)
+
+
+OptimiserSpec = Adam | SGD
+
+
+def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
+    """Factor on the rate, and exponent on the betas, of an optimiser that lazy phases also step.
+
+    A phase visited every k rounds adds 1/k steps a round; StyleGAN2 (Karras et al. 2020, appendix B)
+    multiplies the rate by k / (k + 1) and raises the betas to it, so that a round moves the
+    parameters, and forgets, as much as one step would.
+    """
+    owned = set(nets)
+    extra = max(
+        sum(1.0 / phase.every for phase in stage.phases if phase.every > 1 and owned & {*phase.nets})
+        for stage in stages
+    )
+    return 1.0 / (1.0 + extra)
+
+
+class Optimiser:
+    """A built optimiser, its schedule, and its state by parameter name."""
+
+    def __init__(
+        self, spec: OptimiserSpec, parameters: dict[str, nn.Parameter], correction: float = 1.0
+    ) -> None:
+        self.nets = spec.nets
+        self.parameters = parameters
+        self._schedule = as_schedule(spec.lr)
+        self._correction = correction
+        self._torch = spec.build(list(parameters.values()), correction)
+
+    def rate(self, clock: Clock) -> float:
+        """The learning rate at this instant, lazy correction included."""
+        return self._schedule(clock) * self._correction
+
+    def step(self, clock: Clock) -> None:
+        """One step along the gradients in `.grad`; parameters without one stay."""
+        for group in self._torch.param_groups:
+            group["lr"] = self.rate(clock)
+        self._torch.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state as tensors named `<parameter>/<entry>`."""
+        found = {}
+        for name, parameter in self.parameters.items():
+            for entry, value in self._torch.state.get(parameter, {}).items():
+                if value is not None:
+                    found[f"{name}/{entry}"] = value
+        return found
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `tensors` gave.
+
+        Moments take the memory layout of their parameter: fused kernels walk both side by side.
+        """
+        self._torch.state.clear()
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition("/")
+            parameter = self.parameters[name]
+            if value.shape == parameter.shape and value.dim() > 0:
+                restored = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            else:
+                restored = value.clone()
+            self._torch.state[parameter][entry] = restored.detach()

@@ -1,0 +1,185 @@
+"""Everything that training changes: what a checkpoint must hold, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faussaire.core.average import Average
+from faussaire.core.clock import Clock
+from faussaire.core.device import Device
+from faussaire.core.errors import UserError
+from faussaire.core.family import Family
+from faussaire.core.optim import Optimiser, lazy_correction
+from faussaire.core.phase import stage_at
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+class State:
+    """A family being trained: nets, averages, optimisers and the clock.
+
+    Args:
+        family: with freshly initialised nets; they are moved to `device` here.
+        device: where and how the nets run.
+        total: examples planned.
+        half_life: of the averages, in examples; None: the family's.
+    """
+
+    def __init__(
+        self, family: Family[Any], device: Device, *, total: int, half_life: float | None = None
+    ) -> None:
+        self.family = family
+        self.device = device
+        self.elapsed = 0.0
+        self.clock = Clock(total=total)
+        self.average = Average(
+            {name: family.nets[name] for name in family.averaged},
+            half_life=family.half_life if half_life is None else half_life,
+        )
+        for net in family.nets.values():
+            device.prepare(net)
+        for net in self.average.nets.values():
+            device.prepare(net, compile=False)  # previews are too rare to repay compilation
+        self.plan(total)
+        self.optimisers = {
+            name: Optimiser(
+                spec, self._parameters(spec.nets), lazy_correction(spec.nets, self.stages)
+            )
+            for name, spec in family.optimisers().items()
+        }
+        self._check_ownership()
+
+    def plan(self, total: int) -> None:
+        """(Re)make the training plan for a run of `total` examples, the clock staying."""
+        self.stages = tuple(self.family.stages(total))
+        stage = stage_at(self.stages, self.clock.examples).name
+        self.clock = dataclasses.replace(self.clock, total=total, stage=stage)
+
+    def _parameters(self, nets: tuple[str, ...]) -> dict[str, nn.Parameter]:
+        return {
+            f"{net}.{name}": parameter
+            for net in nets
+            for name, parameter in self.family.nets[net].named_parameters()
+        }
+
+    def _check_ownership(self) -> None:
+        owners = [net for optimiser in self.optimisers.values() for net in optimiser.nets]
+        moved = {net for stage in self.stages for phase in stage.phases for net in phase.nets}
+        if len(owners) != len(set(owners)) or not moved <= set(owners):
+            raise ValueError(f"optimisers own {owners}, phases move {sorted(moved)}")
+
+    @property
+    def movable(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by net, of the nets that some optimiser owns."""
+        return {
+            net: list(self.family.nets[net].parameters())
+            for optimiser in self.optimisers.values()
+            for net in optimiser.nets
+        }
+
+    def sampler(self) -> Family[Any]:
+        """The family as samples should be made with it: averaged nets in place of the raw ones."""
+        return self.family.with_nets(self.average.nets)
+
+    @contextmanager
+    def sampling(self) -> Iterator[Family[Any]]:
+        """The sampler with every net in evaluation mode and without gradients; all is put back."""
+        modes = {name: net.training for name, net in self.family.nets.items()}
+        for net in self.family.nets.values():
+            net.eval()
+        try:
+            with torch.no_grad():
+                yield self.sampler()
+        finally:
+            for name, net in self.family.nets.items():
+                net.train(modes[name])
+
+    def is_finite(self) -> bool:
+        """Whether every parameter is a finite number."""
+        totals = [
+            parameter.detach().abs().sum()
+            for parameters in self.movable.values()
+            for parameter in parameters
+        ]
+        return bool(torch.stack(totals).sum().isfinite())
+
+    def tensors(self) -> Groups:
+        """All state as named tensors, by file: `networks`, `averaged`, `training`."""
+        return {
+            "networks": _flatten(self.family.nets),
+            "averaged": self.average.tensors(),
+            "training": {
+                **{
+                    f"optimiser/{name}/{key}": value
+                    for name, optimiser in self.optimisers.items()
+                    for key, value in optimiser.tensors().items()
+                },
+                **{f"extra/{key}": value for key, value in self.family.extra_state().items()},
+            },
+        }
+
+    def load(self, groups: Groups, record: Mapping[str, Any]) -> None:
+        """Put back what `tensors` and `record` gave.
+
+        Raises:
+            UserError: the tensors belong to other networks.
+        """
+        load_nets(self.family.nets, groups["networks"])
+        load_nets(self.average.nets, groups["averaged"])
+        training = groups["training"]
+        for name, optimiser in self.optimisers.items():
+            optimiser.load(_below(f"optimiser/{name}/", training))
+        self.family.load_extra_state(
+            {key: value.to(self.device.name) for key, value in _below("extra/", training).items()}
+        )
+        self.elapsed = float(record["elapsed"])
+        self.clock = dataclasses.replace(
+            self.clock,
+            examples=int(record["examples"]),
+            rounds=int(record["rounds"]),
+            stage=stage_at(self.stages, int(record["examples"])).name,
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The part of the state that is not tensors."""
+        return {
+            "examples": self.clock.examples,
+            "rounds": self.clock.rounds,
+            "total": self.clock.total,
+            "elapsed": self.elapsed,
+        }
+
+
+def load_nets(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Copy tensors named `<net>.<key>` into the nets, in place.
+
+    Raises:
+        UserError: a name is missing or superfluous, or a shape differs.
+    """
+    for name, net in nets.items():
+        try:
+            net.load_state_dict(_below(f"{name}.", tensors), strict=True)
+        except RuntimeError as error:
+            raise UserError(
+                f"The checkpoint does not fit the network '{name}': {error}",
+                "It was made with other settings or another version; use the run's own config.yaml.",
+            ) from error
+
+
+def _flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()
+    }
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {
+        key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)
+    }

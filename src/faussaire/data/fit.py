@@ -1,0 +1,76 @@
+"""Make one picture the size and the channels that a network wants."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+Fit = Literal["crop", "squash", "pad"]
+Colour = tuple[int, int, int]
+
+
+def on_background(image: Image.Image, colour: Colour) -> Image.Image:
+    """L, RGB or RGBA -> L or RGB: what is transparent shows the colour."""
+    if image.mode != "RGBA":
+        return image
+    canvas = Image.new("RGBA", image.size, (*colour, 255))
+    return Image.alpha_composite(canvas, image).convert("RGB")
+
+
+def to_channels(image: Image.Image, channels: str, background: Colour) -> Image.Image:
+    """-> exactly the mode `channels`: L, RGB or RGBA."""
+    if channels != "RGBA":
+        image = on_background(image, background)
+    return image if image.mode == channels else image.convert(channels)
+
+
+def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest centred box of the target's proportions: (left, top, right, bottom).
+
+    Args:
+        size, target: (height, width).
+    """
+    height, width = size
+    scale = min(height / target[0], width / target[1])
+    tall, wide = target[0] * scale, target[1] * scale
+    left, top = (width - wide) / 2, (height - tall) / 2
+    # Rounding must not push the box over the edge, which Pillow refuses.
+    return max(left, 0.0), max(top, 0.0), min(left + wide, width), min(top + tall, height)
+
+
+def fit(image: Image.Image, target: tuple[int, int], how: Fit, background: Colour) -> Image.Image:
+    """Resize to target = (height, width) with an antialiased Lanczos filter.
+
+    "crop" fills the target and cuts what sticks out on two sides, "pad" shows everything on the
+    background (transparent for RGBA), "squash" ignores proportions. Pillow resizes RGBA with
+    premultiplied alpha, so the colour under transparent pixels does not bleed into edges.
+    """
+    height, width = target
+    if image.size == (width, height):
+        return image
+    lanczos = Image.Resampling.LANCZOS
+    if how == "squash":
+        return image.resize((width, height), lanczos)
+    if how == "crop":
+        box = crop_box((image.height, image.width), target)
+        return image.resize((width, height), lanczos, box=box)
+    scale = min(width / image.width, height / image.height)
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    fill = (0, 0, 0, 0) if image.mode == "RGBA" else background
+    canvas = Image.new("RGB" if image.mode == "L" else image.mode, (width, height), fill)
+    offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
+    canvas.paste(image.resize(inner, lanczos), offset)
+    return canvas.convert(image.mode)
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 (H, W, C)."""
+    pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[..., None]
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """uint8 (H, W, C) with C = 1, 3 or 4 -> L, RGB or RGBA."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,0 +1,420 @@
+"""Pictures of any kind -> one memory-mapped uint8 array of one shape, built once.
+
+```
+<cache>/packs/<key>/pixels.npy   uint8 (N, H, W, C), in the order of the source
+                    labels.npy   int64 (N,), where every picture has a class
+                    meta.json    names, classes, options, what was left out and why
+<cache>/stamps/<stamp>.json      what this source, untouched since, was packed to
+```
+The key is a hash of the contents, names, labels and options, so a folder that moves is not packed
+again, and a changed file is. The stamp spares the next start from reading any content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, get_args
+
+import numpy as np
+
+from faussaire.core.errors import UserError, nearest
+from faussaire.data.cache import (
+    cache_dir,
+    locked,
+    need_space,
+    new_folder,
+    read_json,
+    remember,
+    sweep,
+    writable,
+)
+from faussaire.data.decode import Fault, decode, decoding
+from faussaire.data.fit import Colour, Fit, fit, from_array, to_array, to_channels
+from faussaire.data.labels import class_order
+from faussaire.data.parallel import Progress, ordered
+from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan, scan
+from faussaire.data.source import Source, content_digest, digest
+from faussaire.data.sources import open_source
+
+FORMAT = 1
+Channels = Literal["auto", "L", "RGB", "RGBA"]
+_COUNT = {"L": 1, "RGB": 3, "RGBA": 4}
+_SMALL = 256
+_DEFAULT = (64, 64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackOptions:
+    """How pictures become an array.
+
+    Args:
+        resolution: (height, width) in pixels, one number for a square, or None: the pictures' own
+            size where all are alike and at most 256 a side, else 64x64.
+        channels: "L", "RGB", "RGBA", or "auto": L where no picture has a colour, else RGB.
+        fit: "crop" fills and cuts, "pad" shows all on the background, "squash" distorts.
+        background: red, green and blue (0..255) behind transparent pixels and beside padded ones.
+    """
+
+    resolution: tuple[int, int] | int | None = None
+    channels: Channels = "auto"
+    fit: Fit = "crop"
+    background: Colour = (255, 255, 255)
+
+    def __post_init__(self) -> None:
+        _one_of("channels", self.channels, get_args(Channels))
+        _one_of("fit", self.fit, get_args(Fit))
+        size = as_pair(self.resolution)
+        if size is not None and not all(1 <= side <= 8192 for side in size):
+            raise UserError(
+                f"The resolution {size[0]}x{size[1]} is outside 1..8192 pixels a side.",
+                "Give (height, width), or one number for a square.",
+            )
+        if len(self.background) != 3 or not all(0 <= v <= 255 for v in self.background):
+            raise UserError(
+                f"The background {self.background} is not a colour.",
+                "Give red, green and blue, each 0..255.",
+            )
+
+
+def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise UserError(
+            f"{what}='{value}' is unknown.{nearest(str(value), allowed)}",
+            f"Give one of {', '.join(allowed)}.",
+        )
+
+
+def as_pair(resolution: tuple[int, int] | int | None) -> tuple[int, int] | None:
+    """One number means a square."""
+    if isinstance(resolution, int):
+        return resolution, resolution
+    return resolution if resolution is None else (int(resolution[0]), int(resolution[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """Packed pictures.
+
+    Args:
+        pixels: uint8 (N, H, W, C), read-only and memory-mapped.
+        labels: int64 (N,) indices into `classes`, or None.
+        classes: class names; empty without labels.
+        names: each picture's name in its source.
+        key: of the content and the options; equal keys mean equal arrays.
+        meta: everything in meta.json, with "resolution_why", "notes" and "left_out".
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray | None
+    classes: list[str]
+    names: list[str]
+    key: str
+    meta: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[3]
+
+    @property
+    def mode(self) -> str:
+        return self.meta["mode"]
+
+    @property
+    def left_out(self) -> list[dict[str, str]]:
+        """Pictures that could not be used: [{"name", "kind", "reason"}]."""
+        return self.meta["left_out"]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the packing, as sentences."""
+        return self.meta["notes"]
+
+
+def pack(
+    source: Source | str | Path,
+    options: PackOptions | None = None,
+    *,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> Images:
+    """Pack a source, or find it packed.
+
+    Args:
+        source: an opened source, or what `open_source` takes.
+        workers: threads; all cores if None.
+        progress: called as progress(what, done, total).
+        cache: the cache folder; `FAUSSAIRE_CACHE` or the platform's if None.
+
+    Raises:
+        UserError: no picture is usable, the disk is full, the cache cannot be written.
+    """
+    if not isinstance(source, Source):
+        with open_source(source) as opened:
+            return pack(opened, options, workers=workers, progress=progress, cache=cache)
+    options = options or PackOptions()
+    root = cache or cache_dir()
+    packs = root / "packs"
+    stamp = digest(str(FORMAT), source.stamp(), json.dumps(asdict(options)))
+    stamp_file = root / "stamps" / f"{stamp}.json"
+    known = read_json(stamp_file)
+    if known is not None and (found := load(packs / str(known.get("key")))) is not None:
+        return found
+    seen = scan(source, workers=workers, progress=progress, cache=root)
+    plan = _plan(source, seen, options)
+    key = plan.key(source, seen)
+    images = load(packs / key)  # before the lock: a cache that is only readable serves what it has
+    if images is None:
+        writable(packs)
+        with locked(packs / f"{key}.lock", progress):
+            images = load(packs / key)  # another process may have built it meanwhile
+            if images is None:
+                sweep(packs, key)
+                _build(packs / key, source, seen, plan, workers, progress)
+                images = load(packs / key)
+    if images is None:
+        raise UserError(
+            f"The pack '{packs / key}' was written but cannot be read back.",
+            "Check the disk, or set FAUSSAIRE_CACHE to another folder.",
+        )
+    remember(stamp_file, json.dumps({"key": key}).encode())
+    return images
+
+
+def load(folder: Path) -> Images | None:
+    """Open a pack; None if it is absent or damaged (a wrong size, or headers that disagree)."""
+    meta = read_json(folder / "meta.json")
+    if meta is None or meta.get("format") != FORMAT:
+        return None
+    try:
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        labels = None
+        if meta["labelled"]:
+            labels = np.load(folder / "labels.npy", allow_pickle=False)
+        size = (folder / "pixels.npy").stat().st_size
+    except (OSError, ValueError, EOFError, KeyError):
+        return None
+    right = pixels.dtype == np.uint8 and list(pixels.shape) == meta["shape"]
+    whole = size == meta["bytes"] and (labels is None or labels.shape == pixels.shape[:1])
+    if not (right and whole):
+        return None
+    return Images(pixels, labels, meta["classes"], meta["names"], folder.name, meta)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What will be packed: decided from the scan, before any pixel is written."""
+
+    rows: np.ndarray
+    size: tuple[int, int]
+    why: str
+    mode: str
+    options: PackOptions
+    classes: list[str]
+    left_out: list[dict[str, str]]
+    notes: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return len(self.rows), *self.size, _COUNT[self.mode]
+
+    def key(self, source: Source, seen: Scan) -> str:
+        names, labels = source.listing.names, source.listing.labels
+        rows = [[names[r], seen.digests[r], labels[r] or ""] for r in self.rows.tolist()]
+        fit_how = [self.size, self.mode, self.options.fit, self.options.background]
+        out = [[o["name"], o["kind"]] for o in self.left_out]
+        labelled = bool(self.classes)
+        return digest(json.dumps([FORMAT, rows, fit_how, out, labelled], ensure_ascii=True))
+
+
+def _plan(source: Source, seen: Scan, options: PackOptions) -> _Plan:
+    names, labels = source.listing.names, source.listing.labels
+    left_out = [
+        {"name": names[row], "kind": kind, "reason": reason}
+        for row, (kind, reason) in sorted(seen.faults.items())
+    ]
+    good = seen.good
+    if any(label is not None for label in labels):
+        unlabelled = np.array([label is None for label in labels]) & good
+        left_out += [
+            {"name": names[row], "kind": "unlabelled", "reason": "has no label"}
+            for row in np.flatnonzero(unlabelled).tolist()
+        ]
+        good &= ~unlabelled
+    rows = np.flatnonzero(good)
+    if len(rows) == 0:
+        first = left_out[0] if left_out else {"name": "none", "reason": "the source is empty"}
+        raise UserError(
+            f"None of the {len(names)} pictures of '{source.path}' can be used "
+            f"('{first['name']}': {first['reason']}).",
+            "Run `faussaire check` on it for the whole list.",
+        )
+    mode = choose_channels(seen, rows, options.channels)
+    size, why = choose_resolution(seen, rows, as_pair(options.resolution))
+    notes = list(source.notes) + _notes(seen, rows, left_out, mode, options)
+    classes = class_order([label for r in rows.tolist() if (label := labels[r]) is not None])
+    return _Plan(rows, size, why, mode, options, classes, left_out, notes)
+
+
+def choose_channels(seen: Scan, rows: np.ndarray, asked: Channels) -> str:
+    """ "auto" loses no colour: L where all pictures are grey, else RGB. Never RGBA unasked."""
+    if asked != "auto":
+        return asked
+    return "L" if (seen.flags[rows] & GREY).all() else "RGB"
+
+
+def choose_resolution(
+    seen: Scan, rows: np.ndarray, asked: tuple[int, int] | None
+) -> tuple[tuple[int, int], str]:
+    """(height, width) and the reason in words."""
+    if asked is not None:
+        return asked, "as asked"
+    sizes = Counter(map(tuple, seen.sizes[rows].tolist()))
+    (height, width), _ = sizes.most_common(1)[0]
+    if len(sizes) == 1 and max(height, width) <= _SMALL:
+        return (height, width), f"all pictures have {height}x{width} pixels"
+    if len(sizes) == 1:
+        return _DEFAULT, f"the pictures' own {height}x{width} is large; ask for more if you want it"
+    return _DEFAULT, f"the pictures have {len(sizes)} different sizes"
+
+
+def _notes(
+    seen: Scan,
+    rows: np.ndarray,
+    left_out: list[dict[str, str]],
+    mode: str,
+    options: PackOptions,
+) -> list[str]:
+    notes: list[str] = []
+    if left_out:
+        notes.append(
+            f"{len(left_out)} pictures were left out; the first is '{left_out[0]['name']}': "
+            f"{left_out[0]['reason']}."
+        )
+    clear = int(np.count_nonzero(seen.flags[rows] & ALPHA))
+    if clear and mode != "RGBA":
+        red, green, blue = options.background
+        notes.append(
+            f"{clear} pictures have transparent pixels, shown on the background "
+            f"({red}, {green}, {blue}); channels=RGBA keeps them transparent."
+        )
+    moving = int(np.count_nonzero(seen.flags[rows] & ANIMATED))
+    if moving:
+        notes.append(f"Of {moving} animated pictures only the first frame is used.")
+    return notes
+
+
+def _build(
+    folder: Path,
+    source: Source,
+    seen: Scan,
+    plan: _Plan,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Write a pack; hold its lock."""
+    needed = int(np.prod(plan.shape, dtype=np.int64)) + 8 * len(plan.rows)
+    need_space(folder.parent, needed)
+    labels = source.listing.labels
+    with new_folder(folder, needed) as temporary:
+        # Written as a plain file: on a full disk a memory map would die of SIGBUS, not raise.
+        with open(temporary / "pixels.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": plan.shape}
+            np.lib.format.write_array_header_2_0(file, header)
+            write_pixels(file, source, seen, plan, workers, progress)
+            size = file.tell()
+        if plan.classes:
+            index = {name: i for i, name in enumerate(plan.classes)}
+            values = [index[label] for r in plan.rows.tolist() if (label := labels[r]) is not None]
+            np.save(temporary / "labels.npy", np.array(values, np.int64), allow_pickle=False)
+        meta = {
+            "format": FORMAT,
+            "shape": plan.shape,
+            "bytes": size,
+            "mode": plan.mode,
+            "labelled": bool(plan.classes),
+            "classes": plan.classes,
+            "class_counts": _class_counts(plan, labels),
+            "source": {"kind": source.kind, "path": source.path, "classes": source.classes},
+            "options": asdict(plan.options),
+            "resolution_why": plan.why,
+            "notes": plan.notes,
+            "left_out": plan.left_out,
+            "names": [source.listing.names[r] for r in plan.rows.tolist()],
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="ascii")
+
+
+def _class_counts(plan: _Plan, labels: Sequence[str | None]) -> list[int]:
+    counts = Counter(labels[r] for r in plan.rows.tolist())
+    return [counts[name] for name in plan.classes]
+
+
+def write_pixels(
+    file: BinaryIO,
+    source: Source,
+    seen: Scan,
+    plan: _Plan,
+    workers: int | None,
+    progress: Progress | None,
+) -> None:
+    """Append every planned picture to the file, in order."""
+    rows = plan.rows
+    in_array = source.block(0, 1) is not None
+    as_is = in_array and bool(
+        (seen.sizes[rows] == plan.size).all()
+        and source.block(0, 1).shape[3] == _COUNT[plan.mode]  # pyright: ignore
+    )
+
+    def make(start: int, stop: int) -> tuple[int, bytes]:
+        part = rows[start:stop].tolist()
+        if as_is and len(part) == part[-1] - part[0] + 1:
+            block = source.block(part[0], part[-1] + 1)
+            assert block is not None
+            return stop, block.tobytes()
+        return stop, b"".join(_one(source, row, seen, plan).tobytes() for row in part)
+
+    # Large pictures in small portions, so that memory stays small and the bar moves.
+    each = max(1, int(np.prod(plan.shape[1:])))
+    chunk = max(1, min(1024 if as_is else 64, (8 << 20) // each))
+    if in_array and plan.rows.size and int(seen.sizes[rows].prod(1).max()) <= 64 * 64:
+        workers = 1  # nothing to decode and little to resize: threads only wait for each other
+    with decoding():
+        for done, data in ordered(make, len(rows), chunk, workers):
+            file.write(data)
+            if progress is not None:
+                progress("packing", done, len(rows))
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _one(source: Source, row: int, seen: Scan, plan: _Plan) -> np.ndarray:
+    """One finished picture: uint8 (H, W, C)."""
+    item = source[row]
+    try:
+        raw = item.raw()
+        # The key promises this very content, so a file that changed since the scan must not pass.
+        if content_digest(raw) != seen.digests[row]:
+            raise Fault("unreadable", "its content changed")
+        image = from_array(raw) if isinstance(raw, np.ndarray) else decode(raw).image
+    except Fault as fault:
+        raise UserError(
+            f"'{item.name}' changed while the pictures were packed ({fault.reason}).",
+            "Start again when nothing writes to the pictures any more.",
+        ) from fault
+    background = plan.options.background
+    image = to_channels(image, plan.mode, background)
+    return to_array(fit(image, plan.size, plan.options.fit, background))

@@ -1,0 +1,86 @@
+"""The families, by name. Listing them imports no torch; only a family that is used is imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from faussaire.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from faussaire.core.family import Family
+
+#: Family name -> module and class.
+_REGISTRY: dict[str, tuple[str, str]] = {
+    "classic": ("classic", "Classic"),
+    "dcgan": ("dcgan", "DCGAN"),
+}
+
+
+def names() -> list[str]:
+    """All family names."""
+    return list(_REGISTRY)
+
+
+def load_family(name: str) -> type[Family[Any]]:
+    """The class of a family.
+
+    Raises:
+        UserError: no family has this name.
+    """
+    module, attribute = _find(name)
+    return getattr(importlib.import_module(f"faussaire.families.{module}"), attribute)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What can be told of a family without importing it.
+
+    Attributes:
+        name: as typed on the command line.
+        summary: first line of the module's docstring.
+        text: the whole docstring: paper, equations, what differs.
+        fields: names of the family's own settings.
+    """
+
+    name: str
+    summary: str
+    text: str
+    fields: tuple[str, ...]
+
+
+@cache
+def describe(name: str) -> Entry:
+    """Read a family's page out of its source, without importing torch.
+
+    Raises:
+        UserError: no family has this name.
+    """
+    module, attribute = _find(name)
+    tree = ast.parse(files("faussaire.families").joinpath(f"{module}.py").read_text("utf-8"))
+    text = ast.get_docstring(tree) or ""
+    configs = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name == f"{attribute}Config"
+    ]
+    fields = tuple(
+        item.target.id
+        for config in configs
+        for item in config.body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
+    return Entry(name, text.partition("\n")[0].rstrip("."), text, fields)
+
+
+def _find(name: str) -> tuple[str, str]:
+    if name not in _REGISTRY:
+        raise UserError(
+            f"There is no family '{name}'.{nearest(name, _REGISTRY)}",
+            f"The families are: {', '.join(_REGISTRY)}.",
+        )
+    return _REGISTRY[name]

@@ -1,0 +1,321 @@
+"""Layers that do the same as their `torch.nn` namesakes with less traffic through memory.
+
+Each has a plain form in ordinary torch operations, which runs everywhere and is the definition, and a
+fast one for bfloat16 activations in `channels_last` on a CPU, where convolutions are so fast (AMX)
+that what surrounds them costs more than they do. The fast form is chosen per call, from what the call
+looks like; tests hold it equal to the plain one. Parameters, statistics and running averages are
+float32 in both.
+
+Under `torch.compile` the plain form is traced. Double backward works in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faussaire.nn.fused_kernels import LANES, kernels
+
+__all__ = ["BatchNormAct2d", "UpConv2d", "enabled", "reduce_statistics"]
+
+enabled: bool = True
+"""False keeps every layer here on its plain form; for tests and measurements."""
+
+reduce_statistics: Callable[[Tensor], Tensor] | None = None
+"""Adds a flat float32 tensor over all processes and returns the sum; None where there is one process.
+
+Called with each batch norm's per-channel sums, once in forward and once in backward (again in a
+double backward), in the same order on every process, so that batch statistics are those of the whole
+batch. The tensor may be changed in place. Gradients of weight and bias stay those of this process, to
+be averaged with all others.
+"""
+
+
+# ---- Batch norm and (leaky) ReLU ----
+
+
+class BatchNormAct2d(nn.BatchNorm2d):
+    """`nn.BatchNorm2d`, then ReLU (`negative_slope` 0) or leaky ReLU, as one operation.
+
+    y = f((x - mean) / sqrt(var + eps) * weight + bias), x, y: (N, C, H, W).
+
+    Parameters and buffers are those of `nn.BatchNorm2d`. The fast form reads and writes memory twice
+    forward and twice backward, and keeps x alone; batch norm and activation apart take about three
+    times as long. It rounds once, after the activation, where the plain form rounds in between too.
+
+    Args:
+        channels: C. The fast form needs a multiple of 16.
+        negative_slope: slope of the activation below zero.
+        eps: added to the variance.
+        momentum: share of the batch in the running averages.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        negative_slope: float = 0.0,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+    ) -> None:
+        super().__init__(channels, eps=eps, momentum=momentum)
+        self.negative_slope = negative_slope
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W) of the same dtype and memory format."""
+        if not self.training:
+            y = F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+            return _activation(y, self.negative_slope)
+
+        self.num_batches_tracked.add_(1)
+        arguments = (input, self.weight, self.bias, self.eps, self.negative_slope)
+        if _norm_is_fast(input, self.weight):
+            y, mean, var, count = _FusedNormAct.apply(*arguments)
+        elif reduce_statistics is not None:
+            y, mean, var, count = _shared_norm_act(*arguments, reduce_statistics)
+        else:
+            y = F.batch_norm(
+                input,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                training=True,
+                momentum=self.momentum,
+                eps=self.eps,
+            )
+            return _activation(y, self.negative_slope)
+
+        with torch.no_grad():  # as nn.BatchNorm2d: the running variance is the unbiased one
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), self.momentum)
+        return y
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, negative_slope={self.negative_slope}"
+
+
+def _activation(y: Tensor, negative_slope: float) -> Tensor:
+    return F.leaky_relu(y, negative_slope) if negative_slope else F.relu(y)
+
+
+def _norm_is_fast(x: Tensor, weight: Tensor) -> bool:
+    """Whether the fused form can run, and is known to be the faster."""
+    return (
+        not torch.compiler.is_compiling()
+        and enabled
+        and x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and weight.dtype == torch.float32
+        and x.dim() == 4
+        and x.size(1) % LANES == 0
+        and x.numel() > x.size(1)  # of a single value the plain form says what is wrong
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and kernels() is not None
+    )
+
+
+def _moments(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C), biased variance (C) and count () from [sum x, sum x^2, count], a (2C + 1) tensor.
+
+    The difference of E[x^2] and E[x]^2 loses (mean / std)^2 units of float32 rounding: 1e-4 of the
+    variance at a mean of 30 standard deviations, where a bfloat16 x has lost an eighth itself.
+    """
+    count = sums[-1]
+    mean, square = (sums[:-1] / count).chunk(2)
+    return mean, (square - mean * mean).clamp_min(0.0), count
+
+
+class _Reduce(torch.autograd.Function):
+    """`reduce_statistics`, differentiable: every process's input acts on every process's output."""
+
+    @staticmethod
+    def forward(ctx, sums: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.reduce = reduce
+        return reduce(sums.clone())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return _Reduce.apply(gradient, ctx.reduce), None
+
+
+def _shared_norm_act(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    slope: float,
+    reduce: Callable[[Tensor], Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The plain form over several processes: y (N, C, H, W), mean (C), variance (C), count ()."""
+    values = x.float()
+    rows = values.new_tensor([values.numel() // values.size(1)])
+    sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), rows])
+    if reduce is not None:
+        sums = _Reduce.apply(sums, reduce)
+    mean, var, count = _moments(sums)
+    scale = weight * (var + eps).rsqrt()
+    y = values * scale.view(-1, 1, 1) + (bias - mean * scale).view(-1, 1, 1)
+    return _activation(y.to(x.dtype), slope), mean, var, count
+
+
+class _FusedNormAct(torch.autograd.Function):
+    """The fast form of `_shared_norm_act`, for one process or several.
+
+    With xhat = (x - mean) * rstd, g = dL/d(weight * xhat + bias) and n values per channel,
+      dL/dbias = sum g,  dL/dweight = sum g * xhat,
+      dL/dx = weight * rstd * (g - dL/dbias / n - xhat * dL/dweight / n)
+    (Ioffe and Szegedy 2015, arXiv:1502.03167, section 3).
+    """
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        library, shape = kernels(), _shape(x)
+        sums = torch.empty(2 * x.size(1) + 1)
+        library.faussaire_norm_sums(x.data_ptr(), sums.data_ptr(), *shape)
+        sums[-1] = shape[0]
+        if reduce_statistics is not None:
+            sums = reduce_statistics(sums)
+        mean, var, count = _moments(sums)
+        rstd = (var + eps).rsqrt()
+        scale = weight * rstd
+        shift = bias - mean * scale
+        y = torch.empty_like(x)
+        library.faussaire_norm_apply(
+            x.data_ptr(), scale.data_ptr(), shift.data_ptr(), slope, y.data_ptr(), *shape
+        )
+        ctx.eps, ctx.slope, ctx.reduce = eps, slope, reduce_statistics
+        ctx.save_for_backward(x, weight, bias, mean, rstd, scale, shift, count)
+        ctx.mark_non_differentiable(mean, var, count)
+        return y, mean, var, count
+
+    @staticmethod
+    def backward(ctx, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd, scale, shift, count = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: the kernels cannot be differentiated again
+            wanted = [t for t, needs in zip((x, weight, bias), ctx.needs_input_grad) if needs]
+            y, *_ = _shared_norm_act(x, weight, bias, ctx.eps, ctx.slope, ctx.reduce)
+            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+            return *(next(found) if needs else None for needs in ctx.needs_input_grad[:3]), None, None
+
+        library, shape = kernels(), _shape(x)
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        sums = torch.empty(2 * x.size(1))  # of g, and of g * (x - mean)
+        library.faussaire_norm_backward_sums(
+            *(t.data_ptr() for t in (dy, x, scale, shift, mean)), ctx.slope, sums.data_ptr(), *shape
+        )
+        dbias, product = sums.clone().chunk(2)
+        dweight = product * rstd
+        if not ctx.needs_input_grad[0]:
+            return None, dweight, dbias, None, None
+        if ctx.reduce is not None:
+            sums = ctx.reduce(sums)
+        # dL/dx = g * scale + x * along + offset: one multiply and add per value and term.
+        all_g, all_product = (sums / count).chunk(2)
+        along = -scale * rstd * rstd * all_product
+        offset = -scale * all_g - mean * along
+        dx = torch.empty_like(x)
+        library.faussaire_norm_backward_apply(
+            *(t.data_ptr() for t in (dy, x, scale, shift, along, offset)),
+            ctx.slope,
+            dx.data_ptr(),
+            *shape,
+        )
+        return dx, dweight, dbias, None, None
+
+
+def _shape(x: Tensor) -> tuple[int, int, int]:
+    """Rows (N * H * W), channels and threads, as the kernels take them."""
+    return x.numel() // x.size(1), x.size(1), torch.get_num_threads()
+
+
+# ---- Transposed convolution ----
+
+
+class UpConv2d(nn.ConvTranspose2d):
+    """`nn.ConvTranspose2d`, by default doubling height and width, with a faster backward.
+
+    x: (N, in, H, W) to y: (N, out, 2H, 2W); weight (in, out, 4, 4).
+
+    oneDNN's bfloat16 weight gradient of a transposed convolution adds the bias gradient by a slow
+    loop, dearer than both other gradients together. The fast form asks for it separately, as a
+    matrix product. Before a batch norm leave the bias out: its gradient is zero.
+
+    Args:
+        in_channels: channels of x.
+        out_channels: channels of y.
+        kernel_size: side of the kernel, in pixels of y.
+        stride: by how much height and width grow.
+        padding: cut from each side of y, in pixels.
+        bias: whether a constant per channel is added.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 4,
+        stride: int = 2,
+        padding: int = 1,
+        *,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """(N, in, H, W) to (N, out, stride * H, stride * W)."""
+        if self.bias is None or output_size is not None or not _up_is_fast(input, self.weight):
+            return super().forward(input, output_size)
+        half = (t.to(torch.bfloat16) for t in (input, self.weight, self.bias))
+        return _UpConv.apply(*half, self.stride, self.padding)
+
+
+def _up_is_fast(x: Tensor, weight: Tensor) -> bool:
+    """Whether autocast, or the tensors, ask for bfloat16 on a CPU."""
+    if torch.compiler.is_compiling() or not enabled or x.device.type != "cpu" or x.dim() != 4:
+        return False
+    if torch.is_autocast_enabled("cpu"):
+        return torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return x.dtype == weight.dtype == torch.bfloat16
+
+
+class _UpConv(torch.autograd.Function):
+    """`F.conv_transpose2d`; backward is made of differentiable operations."""
+
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: tuple, padding: tuple
+    ) -> Tensor:
+        ctx.stride, ctx.padding = stride, padding
+        ctx.save_for_backward(x, weight)
+        return F.conv_transpose2d(x, weight, bias, stride, padding)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            dy,
+            x,
+            weight,
+            None,
+            ctx.stride,
+            ctx.padding,
+            (1, 1),
+            True,
+            (0, 0),
+            1,
+            (needs_x, needs_weight, False),
+        )
+        dbias = None
+        if needs_bias:
+            rows = dy.permute(0, 2, 3, 1).reshape(-1, dy.size(1))
+            dbias = (rows.new_ones(1, len(rows)) @ rows).squeeze(0)
+        return dx, dweight, dbias, None, None

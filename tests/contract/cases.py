@@ -1,0 +1,140 @@
+"""The cases that every contract test runs over: real families in tiny form, and the toys.
+
+A new family adds one line to `FAMILIES`, and inherits the whole suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from toys import TOYS
+
+from faussaire.core.device import Device
+from faussaire.core.distributed import World
+from faussaire.core.family import Family, Pictures
+from faussaire.core.loop import Loop, Plan
+from faussaire.core.state import State
+from faussaire.data.stream import Stream
+from faussaire.families import load_family
+
+
+@dataclass(frozen=True)
+class Case:
+    """A family small enough for a test.
+
+    Attributes:
+        name: of the test's parameter.
+        make: builds the family for a picture shape and classes (ignored by toys).
+        stream: builds its data for (rank, world).
+        same_split: whether two processes must end with the weights of one (dropout, which draws
+            inside a network, is different on each process).
+        pictures: whether it is a picture family.
+        batch: examples in a batch.
+        scale: length of its runs relative to the toys'.
+    """
+
+    name: str
+    make: Callable[..., Family[Any]]
+    stream: Callable[[int, int], Any]
+    same_split: bool = True
+    pictures: bool = False
+    batch: int = 16
+    scale: float = 1.0
+
+    def examples(self, count: int) -> int:
+        """`count` examples of a toy run, in proportion to what this case can afford."""
+        return round(count * self.scale)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def pictures(spec: Pictures, count: int = 96) -> dict[str, np.ndarray]:
+    """Discs of random place and colour, with labels: (N, H, W, C) uint8."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: spec.height, : spec.width]
+    centres = rng.uniform(0.3, 0.7, size=(count, 2)) * (spec.height, spec.width)
+    radius = min(spec.height, spec.width) / 4
+    inside = np.hypot(y - centres[:, :1, None], x - centres[:, 1:, None]) < radius
+    colours = rng.integers(0, 256, size=(count, 1, 1, spec.channels))
+    return {
+        "images": np.where(inside[..., None], colours, 255 - colours).astype(np.uint8),
+        "labels": rng.integers(max(1, len(spec.classes)), size=count),
+    }
+
+
+SMALL = Pictures(channels=3, height=16, width=16, classes=("a", "b", "c"))
+
+
+def _family(name: str, **settings: Any) -> Case:
+    def make(spec: Pictures = SMALL) -> Family[Any]:
+        family = load_family(name)
+        return family(family.Config(**settings), spec)
+
+    label = "-".join([name, *(f"{key}={value}" for key, value in settings.items() if key in LABELS)])
+    return Case(
+        name=label,
+        make=make,
+        stream=lambda rank, world: Stream([pictures(SMALL)], seed=3, flip=("images",), rank=rank, world=world),
+        pictures=True,
+        batch=4,
+        scale=1 / 40,
+    )
+
+
+LABELS = {"conditional", "loss", "optimiser"}
+FAMILIES = [
+    _family("classic"),
+    _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
+    _family("dcgan", width=8),
+    _family("dcgan", width=8, conditional=True),
+]
+CASES = [
+    *FAMILIES,
+    *(
+        Case(name=name, make=lambda spec=None, toy=toy: toy.family(), stream=toy.stream,
+             same_split=name != "growing")
+        for name, toy in TOYS.items()
+    ),
+]
+
+CPU = Device(name="cpu", precision="float32")
+TOTAL = 3840
+
+
+def build(case: Case, *, seed: int = 0, device: Device = CPU, total: int = TOTAL) -> State:
+    """A fresh state whose initial weights depend on the seed alone."""
+    torch.manual_seed(seed)
+    return State(case.make(), device, total=case.examples(total))
+
+
+def train(
+    case: Case, state: State, until: int, *, world: World | None = None, **loop: Any
+) -> Loop:
+    """Train the state to `case.examples(until)` (or a little more, where rounds are large)."""
+    world = world or World()
+    plan = Plan(batch=case.batch, seed=5, **loop.pop("plan", {}))
+    stream = case.stream(world.rank, world.size)
+    running = Loop(state, stream, plan, world=world, **loop)
+    running._complete = lambda: state.clock.examples >= case.examples(until)  # type: ignore[method-assign]
+    running.run()
+    return running
+
+
+def content(state: State) -> dict[str, torch.Tensor]:
+    """All that training changes, as clones."""
+    return {
+        f"{group}/{name}": value.detach().clone()
+        for group, tensors in state.tensors().items()
+        for name, value in tensors.items()
+    }
+
+
+def differing(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> list[str]:
+    """Names of tensors that are not equal bit for bit."""
+    assert one.keys() == two.keys()
+    return [name for name in one if not torch.equal(one[name], two[name])]

@@ -1,0 +1,225 @@
+"""What every family promises. A new family inherits all of this by one line in cases.py."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from cases import CASES, CPU, FAMILIES, build, content, differing, pictures, train
+
+from faussaire.core.average import decay
+from faussaire.core.batch import RowDraws
+from faussaire.core.checkpoint import Checkpoints, load_checkpoint
+from faussaire.core.device import Device
+from faussaire.core.distributed import World
+from faussaire.core.events import Audience, Event, Tick
+from faussaire.core.family import Pictures
+from faussaire.core.loop import Plan, Rounds
+from faussaire.core.phase import stage_at
+from faussaire.core.state import State
+from faussaire.data.stream import Stream
+
+every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_family = pytest.mark.parametrize("case", FAMILIES, ids=str)
+
+
+class Ears:
+    """An observer that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+
+    def see(self, event: Event) -> None:
+        self.heard.append(event)
+
+    def close(self) -> None:
+        pass
+
+
+@every_case
+def test_losses_are_named_finite_scalars_and_training_moves_every_parameter(case):
+    state = build(case)
+    before = content(state)
+    ears = Ears()
+    train(case, state, 3840, audience=Audience([ears]))
+    moved = differing_in(before, content(state))
+    still = {name for name in before if name.startswith("networks/")} - {*moved}
+    assert not still, f"parameters that training never touched: {sorted(still)}"
+    last = [event for event in ears.heard if isinstance(event, Tick)][-1]
+    assert last.losses
+    assert all(math.isfinite(value) for value in last.losses.values())
+    assert all(name.count(".") == 1 for name in last.losses)
+
+
+@every_case
+def test_only_the_nets_of_the_phase_get_gradients(case):
+    state = build(case)
+    rounds = Rounds(state, case.stream(0, 1), Plan(batch=case.batch), World())
+    phases = {phase.name: phase for stage in state.stages for phase in stage.phases}
+    for phase in phases.values():
+        rounds._position = 0
+        batch = rounds._draw(stage_at(state.stages, 0))
+        before = content(state)
+        rounds._visit(phase, batch)
+        parameters = {
+            f"networks/{net}.{name}": net
+            for net, module in state.family.nets.items()
+            for name, _ in module.named_parameters()
+        }
+        moved = {parameters[name] for name in differing_in(before, content(state)) if name in parameters}
+        assert moved <= set(phase.nets), f"{phase.name} also moved {moved - set(phase.nets)}"
+        assert moved, f"{phase.name} moved nothing"
+        assert all(p.grad is None for net in state.family.nets.values() for p in net.parameters())
+        assert all(p.requires_grad for ps in state.movable.values() for p in ps)
+
+
+def differing_in(one, two):
+    """Differing names among those that both hold: optimiser state appears with the first step."""
+    return [name for name in one if name in two and not torch.equal(one[name], two[name])]
+
+
+@every_case
+def test_resume_is_bit_identical(case, tmp_path):
+    straight = build(case)
+    train(case, straight, 3200)
+
+    interrupted = build(case)
+    checkpoints = Checkpoints(tmp_path)
+    train(case, interrupted, 1500, checkpoints=checkpoints)
+    resumed = build(case, seed=99)  # other initial weights: all must come from the checkpoint
+    groups, record, complaints = checkpoints.load_latest() or pytest.fail("nothing was saved")
+    assert not complaints
+    resumed.load(groups, record)
+    assert resumed.clock.examples == interrupted.clock.examples
+    assert not differing(content(interrupted), content(resumed))
+    train(case, resumed, 3200)
+    assert not differing(content(straight), content(resumed))
+
+
+@every_case
+def test_observers_previews_and_saving_change_nothing(case, tmp_path):
+    plain = build(case)
+    train(case, plain, 800)
+
+    watched = build(case)
+
+    class Nosy(Ears):
+        """Samples at every event, as previews do."""
+
+        def see(self, event: Event) -> None:
+            super().see(event)
+            with torch.no_grad():
+                watched.sampler().sample(RowDraws.counted(0, 2))
+
+    train(
+        case,
+        watched,
+        800,
+        audience=Audience([Nosy()]),
+        checkpoints=Checkpoints(tmp_path),
+        plan={"preview_every": 100, "save_every": 0.0},
+    )
+    assert not differing(content(plain), content(watched))
+
+
+@every_case
+def test_samples_are_determined_by_the_seed_and_do_not_depend_on_their_number(case):
+    state = build(case)
+    train(case, state, 200)
+    family = state.sampler()
+    for net in family.nets.values():
+        net.eval()
+    with torch.no_grad():
+        few = family.sample(RowDraws.counted(7, 3))
+        again = family.sample(RowDraws.counted(7, 3))
+        many = family.sample(RowDraws.counted(7, 6))
+        other = family.sample(RowDraws.counted(8, 3))
+    assert torch.equal(few, again)
+    # Kernels differ with the batch size, hence not bit for bit; 1e-4 is far below a grey level.
+    torch.testing.assert_close(few.float(), many[:3].float(), atol=1e-4, rtol=1e-4)
+    if case.name != "painting":
+        assert not torch.equal(few, other)
+
+
+@every_case
+def test_averages_follow_their_formula(case):
+    state = build(case)
+    rounds = Rounds(state, case.stream(0, 1), Plan(batch=case.batch), World())
+    expected = {
+        (name, key): value.clone()
+        for name, net in state.average.nets.items()
+        for key, value in net.named_parameters()
+    }
+    for _ in range(5):
+        before = state.clock.examples
+        rounds.play()
+        keep = decay(
+            state.clock.examples - before,
+            state.clock.examples,
+            half_life=state.average.half_life,
+            ramp=state.average.ramp,
+        )
+        for name in state.average.nets:
+            for key, value in state.family.nets[name].named_parameters():
+                expected[name, key] = keep * expected[name, key] + (1 - keep) * value.detach()
+    for name, net in state.average.nets.items():
+        for key, value in net.named_parameters():
+            torch.testing.assert_close(value, expected[name, key], atol=1e-6, rtol=1e-5)
+
+
+@every_case
+def test_a_saved_family_samples_as_before(case, tmp_path):
+    state = build(case)
+    train(case, state, 400, checkpoints=Checkpoints(tmp_path))
+    groups, record = load_checkpoint(Checkpoints(tmp_path).find())
+    other = build(case, seed=4)
+    other.load(groups, record)
+    for family in (state.family, other.family):
+        for net in family.nets.values():
+            net.eval()
+    with torch.no_grad():
+        one = state.sampler().sample(RowDraws.counted(1, 4))
+        two = other.sampler().sample(RowDraws.counted(1, 4))
+    assert torch.equal(one, two)
+
+
+@every_case
+def test_bfloat16_trains_like_float32(case):
+    """Final losses of short runs agree to within what bf16's 8 bits of mantissa explain."""
+    means = {}
+    for precision in ("float32", "bfloat16"):
+        ears = Ears()
+        state = build(case, device=Device(name="cpu", precision=precision))
+        train(case, state, 1600, audience=Audience([ears]))
+        assert state.is_finite()
+        assert all(p.dtype == torch.float32 for ps in state.movable.values() for p in ps)
+        ticks = [event for event in ears.heard if isinstance(event, Tick)]
+        means[precision] = ticks[-1].losses
+    assert means["float32"].keys() == means["bfloat16"].keys()
+    for name, value in means["float32"].items():
+        assert means["bfloat16"][name] == pytest.approx(value, abs=0.35, rel=0.35), name
+
+
+@every_family
+@pytest.mark.parametrize(
+    "spec",
+    [
+        Pictures(channels=1, height=16, width=16),
+        Pictures(channels=4, height=24, width=16),
+        Pictures(channels=3, height=32, width=48),
+    ],
+    ids=["grey", "rgba-tall", "wide"],
+)
+def test_picture_families_take_any_shape(case, spec):
+    spec = Pictures(**{**vars(spec), "classes": ("a", "b")})
+    torch.manual_seed(0)
+    state = State(case.make(spec), CPU, total=100)
+    data = Stream([pictures(spec)], seed=0)
+    Rounds(state, data, Plan(batch=4), World()).play()
+    labels = torch.tensor([0, 1])
+    with torch.no_grad():
+        samples = state.sampler().sample(RowDraws.counted(0, 2), labels=labels)
+    assert samples.shape == (2, *spec.shape)
+    assert samples.dtype == torch.float32
+    assert samples.abs().max() <= 1.0
