@@ -81,8 +81,9 @@ class DataConfig:
         fit: `crop` resizes the shorter side and cuts the middle, `pad` shows all with borders,
             `squash` distorts.
         background: colour behind transparent pixels and in borders, as a name or #rrggbb.
-        classes: where class names come from: `folders` takes the first sub-folder, `file` a
-            labels.csv or what the archive or table holds, `none` ignores them, `auto` finds out.
+        classes: where class names come from: `folders` takes sub-folders, `none` ignores all,
+            `auto` takes what the source states (labels.csv, a label column, an array's labels), and
+            any other word names a column of the table.
         labels: a CSV file with the columns file and label.
         flip: mirror half of the pictures left to right; not for text or digits.
     """
@@ -91,7 +92,7 @@ class DataConfig:
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
     fit: Literal["crop", "pad", "squash"] = "crop"
     background: str = "white"
-    classes: Literal["auto", "folders", "file", "none"] = "auto"
+    classes: str = "auto"
     labels: Path | None = None
     flip: bool = False
 

@@ -50,6 +50,8 @@ class Family(Generic[ConfigT]):
         modality: which data feed it (`pictures`).
         presets: settings by preset name, over the defaults; `training` settings may be among them.
         averaged: nets that samples are made with by their moving average.
+        half_life: of the averages in examples, where the user does not say.
+        least_side: pictures smaller than this are enlarged, unless a resolution is asked for.
 
     Attributes:
         config: the settings.
@@ -63,6 +65,7 @@ class Family(Generic[ConfigT]):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     averaged: ClassVar[tuple[str, ...]] = ()
     half_life: ClassVar[float] = 10_000.0
+    least_side: ClassVar[int] = 1
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config

@@ -76,6 +76,7 @@ class Pictures(Source):
         return array, reading
 
     def block(self, start: int, stop: int) -> np.ndarray:
+        """Pictures start..stop-1 as uint8 (n, H, W, C)."""
         array, reading = self._stored
         return to_uint8(array[start:stop], reading)
 
@@ -161,6 +162,8 @@ def label_file(path: Path) -> np.ndarray:
 
 
 class Npy(Pictures):
+    """One array, memory-mapped, so that it may be larger than memory."""
+
     kind = "npy"
 
     @cached_property
@@ -190,11 +193,17 @@ def _bad_array(path: object, error: Exception) -> UserError:
 
 
 class Npz(Pictures):
+    """Arrays x (or images) and, if there are labels, y (or labels)."""
+
     kind = "npz"
 
     def _read(self, keys: tuple[str, ...]) -> np.ndarray | None:
         try:
-            with closing(np.load(self.path, allow_pickle=False)) as archive:
+            # Opened here, because `np.load` leaves a damaged file open.
+            with (
+                Path(self.path).open("rb") as file,
+                closing(np.load(file, allow_pickle=False)) as archive,
+            ):
                 found = next((key for key in keys if key in archive.files), None)
                 if found is None and keys is _PICTURE_KEYS:
                     raise UserError(
@@ -257,12 +266,12 @@ def is_idx(path: Path) -> bool:
         return True
     if path.suffix not in ("", ".idx"):
         return False
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return file.read(4) in (b"\0\0\x08\x03", b"\0\0\x08\x04")
 
 
 def _open_idx(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb"))
+    return cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb"))
 
 
 def _idx_shape(file: BinaryIO, path: Path) -> tuple[int, ...]:
@@ -297,6 +306,7 @@ def read_idx(path: Path) -> np.ndarray:
         with _open_idx(path) as file:
             shape = _idx_shape(file, path)
             data = file.read(math.prod(shape))
+            file.read(1)  # lets gzip see its checksum
     except (OSError, EOFError, zlib.error) as error:
         raise _short_idx(path, error) from error
     if len(data) < math.prod(shape):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from faussaire.core.errors import UserError
@@ -46,11 +47,16 @@ def writable(folder: Path) -> Path:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise no_space(folder, SLACK) from error
-        raise UserError(
-            f"The cache folder '{folder}' cannot be written ({error.strerror}).",
-            "Set the environment variable FAUSSAIRE_CACHE to a folder that can.",
-        ) from error
+        raise not_writable(folder, error) from error
     return folder
+
+
+def not_writable(folder: Path, error: OSError) -> UserError:
+    """What to say of a cache that is read-only, missing or broken."""
+    return UserError(
+        f"The cache folder '{folder}' cannot be written ({error.strerror or error}).",
+        "Set the environment variable FAUSSAIRE_CACHE to a folder that can.",
+    )
 
 
 def free_bytes(folder: Path) -> int:
@@ -67,6 +73,7 @@ def need_space(folder: Path, needed: int) -> None:
 
 
 def no_space(folder: Path, needed: int) -> UserError:
+    """What to say when the disk is, or would be, full."""
     return UserError(
         f"The packed pictures need {needed:,} bytes, and the disk of the cache folder '{folder}' "
         f"has {free_bytes(folder):,} bytes free.",
@@ -93,7 +100,7 @@ def remember(path: Path, data: bytes) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(data)
-            os.replace(temporary, path)
+            temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError:
@@ -133,14 +140,14 @@ def new_folder(path: Path, needed: int) -> Iterator[Path]:
             _sync(file)
         _sync(temporary)
         if path.exists():
-            os.replace(path, path.with_name(f"{temporary.name}-damaged"))
-        os.replace(temporary, path)
+            path.replace(path.with_name(f"{temporary.name}-damaged"))
+        temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(temporary, ignore_errors=True)  # first, so that the figure is true
             raise no_space(path.parent, needed) from error
-        raise
+        raise not_writable(path.parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(path.with_name(f"{temporary.name}-damaged"), ignore_errors=True)
@@ -172,8 +179,7 @@ def _sync(path: Path) -> None:
 
 
 def npz_bytes(**arrays: Any) -> bytes:
-    import numpy as np
-
+    """Named arrays -> the bytes of an .npz."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()

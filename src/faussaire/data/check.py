@@ -11,8 +11,8 @@ import numpy as np
 
 from faussaire.data import duplicates
 from faussaire.data.labels import class_order
-from faussaire.data.pack import Channels, as_pair, choose_channels, choose_resolution
 from faussaire.data.parallel import Progress
+from faussaire.data.plan import Channels, as_pair, choose_channels, choose_resolution, usable
 from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan, scan
 from faussaire.data.source import Source
 from faussaire.data.sources import open_source
@@ -163,15 +163,7 @@ def judge(
 ) -> Check:
     """Put a scan into words."""
     names, labels = source.listing.names, source.listing.labels
-    faults = sorted(seen.faults.items())
-    left_out = [{"name": names[r], "kind": kind, "reason": why} for r, (kind, why) in faults]
-    good = seen.good
-    if any(label is not None for label in labels):
-        missing = np.array([label is None for label in labels])
-        for row in np.flatnonzero(missing & good).tolist():
-            left_out.append({"name": names[row], "kind": "unlabelled", "reason": "has no label"})
-        good &= ~missing
-    rows = np.flatnonzero(good)
+    rows, left_out = usable(source, seen)
     size, why, mode = (0, 0), "there is no usable picture", ""
     if len(rows):
         size, why = choose_resolution(seen, rows, resolution)
@@ -349,7 +341,9 @@ def _balance(c: Check) -> list[Warning]:
         )
         out.append(Warning("single-picture-classes", text))
     if len(c.classes) == 1:
-        out.append(Warning("one-class", f"All pictures have the one class '{[*c.classes][0]}'."))
+        out.append(
+            Warning("one-class", f"All pictures have the one class '{next(iter(c.classes))}'.")
+        )
     low, high = min(c.classes, key=c.classes.__getitem__), max(c.classes, key=c.classes.__getitem__)
     if c.classes[high] >= _IMBALANCE * c.classes[low]:
         text = (

@@ -26,10 +26,50 @@ MAX_BYTES = 1 << 30
 
 # What counts as a picture by name. HEIC is here so that it is reported, not silently skipped.
 EXTENSIONS = frozenset(
-    ".png .apng .jpg .jpeg .jpe .jfif .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm .tga"
-    " .avif .avifs .jp2 .j2k .jpx .qoi .heic .heif".split()
+    [
+        ".png",
+        ".apng",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".avif",
+        ".avifs",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".qoi",
+        ".heic",
+        ".heif",
+    ]
 )
-_FORMATS = "PNG JPEG MPO WEBP GIF BMP DIB TIFF PPM TGA AVIF JPEG2000 QOI HEIF".split()
+_FORMATS = [
+    "PNG",
+    "JPEG",
+    "MPO",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "DIB",
+    "TIFF",
+    "PPM",
+    "TGA",
+    "AVIF",
+    "JPEG2000",
+    "QOI",
+    "HEIF",
+]
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -152,7 +192,7 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        if not (0.0 <= low and high <= 1.0):
+        if low < 0.0 or high > 1.0 or low != low:
             raise Fault("unreadable", f"a float picture has values {low:g}..{high:g}, not 0..1")
         return Image.fromarray(np.rint(values * 255.0).astype(np.uint8))
     if low < 0 or high > 65535:

@@ -117,6 +117,8 @@ class Folder(NamedFiles):
                         self.skipped["hidden"] += 1
                     else:
                         pending.append(name + "/")
+                elif not entry.is_file() and not entry.is_symlink():
+                    self.skipped["not a regular file"] += 1  # a named pipe would block its reader
                 elif self._keep(name):
                     found.append((name, _entry_token(entry)))
         return sorted(found)
@@ -137,7 +139,7 @@ class Folder(NamedFiles):
 def read_bytes(path: Path) -> bytes:
     """A picture file's bytes, or a `Fault` with the reason."""
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:
                 raise Fault("bomb", f"the file has {size:,} bytes, more than {MAX_BYTES:,}")
@@ -205,12 +207,12 @@ class Tar(NamedFiles):
         try:
             with tarfile.open(self.root, "r:"):
                 pass
-            return self._open.enter_context(open(self.root, "rb"))
+            return self._open.enter_context(self.root.open("rb"))
         except tarfile.ReadError:
             return self._unpacked()
 
     def _unpacked(self) -> BinaryIO:
-        temporary = cast(BinaryIO, self._open.enter_context(tempfile.TemporaryFile()))
+        temporary = cast(BinaryIO, self._open.enter_context(tempfile.TemporaryFile()))  # noqa: SIM115
         try:
             with _opener(self.root) as packed:
                 shutil.copyfileobj(packed, temporary, 1 << 20)
@@ -258,7 +260,7 @@ class Tar(NamedFiles):
 
 
 def _opener(path: Path) -> BinaryIO:
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"\x1f\x8b"):
         return cast(BinaryIO, gzip.open(path, "rb"))

@@ -11,8 +11,19 @@ from pathlib import Path, PurePosixPath
 
 from faussaire.core.errors import UserError, nearest
 
-FILE_COLUMNS = "file path image filename file_name filepath image_path img name picture".split()
-LABEL_COLUMNS = "label class category target y".split()
+FILE_COLUMNS = [
+    "file",
+    "path",
+    "image",
+    "filename",
+    "file_name",
+    "filepath",
+    "image_path",
+    "img",
+    "name",
+    "picture",
+]
+LABEL_COLUMNS = ["label", "class", "category", "target", "y"]
 AUTO = ("auto", "folders", "none")
 
 
@@ -25,6 +36,7 @@ class Table:
     rows: list[list[str]]
 
     def column(self, name: str) -> list[str]:
+        """One column from top to bottom."""
         at = self.columns.index(name)
         return [row[at] if at < len(row) else "" for row in self.rows]
 
@@ -56,6 +68,7 @@ def find_column(columns: Sequence[str], known: Sequence[str]) -> str | None:
 
 
 def file_column(columns: Sequence[str], path: object) -> str:
+    """The column that names files."""
     found = find_column(columns, FILE_COLUMNS)
     if found is None:
         raise UserError(
@@ -130,7 +143,9 @@ def from_folders(names: Sequence[str], where: str) -> list[str | None]:
     parts = [PurePosixPath(name).parts for name in names]
     depth = 0
     # An archive usually wraps everything in one folder, which is no class.
-    while parts and all(len(p) > depth + 2 and p[depth] == parts[0][depth] for p in parts):
+    while any(len(p) > depth + 2 for p in parts) and all(
+        len(p) > depth + 1 and p[depth] == parts[0][depth] for p in parts
+    ):
         depth += 1
     loose = [name for name, p in zip(names, parts, strict=True) if len(p) < depth + 2]
     if loose:

@@ -18,11 +18,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from faussaire.core.errors import UserError, nearest
+from faussaire.core.errors import UserError
 from faussaire.data.cache import (
     cache_dir,
     locked,
@@ -34,66 +34,14 @@ from faussaire.data.cache import (
     writable,
 )
 from faussaire.data.decode import Fault, decode, decoding
-from faussaire.data.fit import Colour, Fit, fit, from_array, to_array, to_channels
-from faussaire.data.labels import class_order
+from faussaire.data.fit import fit, from_array, to_array, to_channels
 from faussaire.data.parallel import Progress, ordered
-from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan, scan
+from faussaire.data.plan import FORMAT, PackOptions, Plan, make_plan
+from faussaire.data.scan import Scan, scan
 from faussaire.data.source import Source, content_digest, digest
 from faussaire.data.sources import open_source
 
-FORMAT = 1
-Channels = Literal["auto", "L", "RGB", "RGBA"]
-_COUNT = {"L": 1, "RGB": 3, "RGBA": 4}
-_SMALL = 256
-_DEFAULT = (64, 64)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PackOptions:
-    """How pictures become an array.
-
-    Args:
-        resolution: (height, width) in pixels, one number for a square, or None: the pictures' own
-            size where all are alike and at most 256 a side, else 64x64.
-        channels: "L", "RGB", "RGBA", or "auto": L where no picture has a colour, else RGB.
-        fit: "crop" fills and cuts, "pad" shows all on the background, "squash" distorts.
-        background: red, green and blue (0..255) behind transparent pixels and beside padded ones.
-    """
-
-    resolution: tuple[int, int] | int | None = None
-    channels: Channels = "auto"
-    fit: Fit = "crop"
-    background: Colour = (255, 255, 255)
-
-    def __post_init__(self) -> None:
-        _one_of("channels", self.channels, get_args(Channels))
-        _one_of("fit", self.fit, get_args(Fit))
-        size = as_pair(self.resolution)
-        if size is not None and not all(1 <= side <= 8192 for side in size):
-            raise UserError(
-                f"The resolution {size[0]}x{size[1]} is outside 1..8192 pixels a side.",
-                "Give (height, width), or one number for a square.",
-            )
-        if len(self.background) != 3 or not all(0 <= v <= 255 for v in self.background):
-            raise UserError(
-                f"The background {self.background} is not a colour.",
-                "Give red, green and blue, each 0..255.",
-            )
-
-
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise UserError(
-            f"{what}='{value}' is unknown.{nearest(str(value), allowed)}",
-            f"Give one of {', '.join(allowed)}.",
-        )
-
-
-def as_pair(resolution: tuple[int, int] | int | None) -> tuple[int, int] | None:
-    """One number means a square."""
-    if isinstance(resolution, int):
-        return resolution, resolution
-    return resolution if resolution is None else (int(resolution[0]), int(resolution[1]))
+__all__ = ["Images", "PackOptions", "load", "pack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +74,12 @@ class Images:
 
     @property
     def channels(self) -> int:
+        """1, 3 or 4."""
         return self.pixels.shape[3]
 
     @property
     def mode(self) -> str:
+        """L, RGB or RGBA."""
         return self.meta["mode"]
 
     @property
@@ -174,7 +124,8 @@ def pack(
     if known is not None and (found := load(packs / str(known.get("key")))) is not None:
         return found
     seen = scan(source, workers=workers, progress=progress, cache=root)
-    plan = _plan(source, seen, options)
+    source.block(0, 1)  # an array has remarks to make of its values, once it is read
+    plan = make_plan(source, seen, options)
     key = plan.key(source, seen)
     images = load(packs / key)  # before the lock: a cache that is only readable serves what it has
     if images is None:
@@ -214,114 +165,11 @@ def load(folder: Path) -> Images | None:
     return Images(pixels, labels, meta["classes"], meta["names"], folder.name, meta)
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What will be packed: decided from the scan, before any pixel is written."""
-
-    rows: np.ndarray
-    size: tuple[int, int]
-    why: str
-    mode: str
-    options: PackOptions
-    classes: list[str]
-    left_out: list[dict[str, str]]
-    notes: list[str]
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return len(self.rows), *self.size, _COUNT[self.mode]
-
-    def key(self, source: Source, seen: Scan) -> str:
-        names, labels = source.listing.names, source.listing.labels
-        rows = [[names[r], seen.digests[r], labels[r] or ""] for r in self.rows.tolist()]
-        fit_how = [self.size, self.mode, self.options.fit, self.options.background]
-        out = [[o["name"], o["kind"]] for o in self.left_out]
-        labelled = bool(self.classes)
-        return digest(json.dumps([FORMAT, rows, fit_how, out, labelled], ensure_ascii=True))
-
-
-def _plan(source: Source, seen: Scan, options: PackOptions) -> _Plan:
-    names, labels = source.listing.names, source.listing.labels
-    left_out = [
-        {"name": names[row], "kind": kind, "reason": reason}
-        for row, (kind, reason) in sorted(seen.faults.items())
-    ]
-    good = seen.good
-    if any(label is not None for label in labels):
-        unlabelled = np.array([label is None for label in labels]) & good
-        left_out += [
-            {"name": names[row], "kind": "unlabelled", "reason": "has no label"}
-            for row in np.flatnonzero(unlabelled).tolist()
-        ]
-        good &= ~unlabelled
-    rows = np.flatnonzero(good)
-    if len(rows) == 0:
-        first = left_out[0] if left_out else {"name": "none", "reason": "the source is empty"}
-        raise UserError(
-            f"None of the {len(names)} pictures of '{source.path}' can be used "
-            f"('{first['name']}': {first['reason']}).",
-            "Run `faussaire check` on it for the whole list.",
-        )
-    mode = choose_channels(seen, rows, options.channels)
-    size, why = choose_resolution(seen, rows, as_pair(options.resolution))
-    notes = list(source.notes) + _notes(seen, rows, left_out, mode, options)
-    classes = class_order([label for r in rows.tolist() if (label := labels[r]) is not None])
-    return _Plan(rows, size, why, mode, options, classes, left_out, notes)
-
-
-def choose_channels(seen: Scan, rows: np.ndarray, asked: Channels) -> str:
-    """ "auto" loses no colour: L where all pictures are grey, else RGB. Never RGBA unasked."""
-    if asked != "auto":
-        return asked
-    return "L" if (seen.flags[rows] & GREY).all() else "RGB"
-
-
-def choose_resolution(
-    seen: Scan, rows: np.ndarray, asked: tuple[int, int] | None
-) -> tuple[tuple[int, int], str]:
-    """(height, width) and the reason in words."""
-    if asked is not None:
-        return asked, "as asked"
-    sizes = Counter(map(tuple, seen.sizes[rows].tolist()))
-    (height, width), _ = sizes.most_common(1)[0]
-    if len(sizes) == 1 and max(height, width) <= _SMALL:
-        return (height, width), f"all pictures have {height}x{width} pixels"
-    if len(sizes) == 1:
-        return _DEFAULT, f"the pictures' own {height}x{width} is large; ask for more if you want it"
-    return _DEFAULT, f"the pictures have {len(sizes)} different sizes"
-
-
-def _notes(
-    seen: Scan,
-    rows: np.ndarray,
-    left_out: list[dict[str, str]],
-    mode: str,
-    options: PackOptions,
-) -> list[str]:
-    notes: list[str] = []
-    if left_out:
-        notes.append(
-            f"{len(left_out)} pictures were left out; the first is '{left_out[0]['name']}': "
-            f"{left_out[0]['reason']}."
-        )
-    clear = int(np.count_nonzero(seen.flags[rows] & ALPHA))
-    if clear and mode != "RGBA":
-        red, green, blue = options.background
-        notes.append(
-            f"{clear} pictures have transparent pixels, shown on the background "
-            f"({red}, {green}, {blue}); channels=RGBA keeps them transparent."
-        )
-    moving = int(np.count_nonzero(seen.flags[rows] & ANIMATED))
-    if moving:
-        notes.append(f"Of {moving} animated pictures only the first frame is used.")
-    return notes
-
-
 def _build(
     folder: Path,
     source: Source,
     seen: Scan,
-    plan: _Plan,
+    plan: Plan,
     workers: int | None,
     progress: Progress | None,
 ) -> None:
@@ -331,7 +179,7 @@ def _build(
     labels = source.listing.labels
     with new_folder(folder, needed) as temporary:
         # Written as a plain file: on a full disk a memory map would die of SIGBUS, not raise.
-        with open(temporary / "pixels.npy", "wb") as file:
+        with (temporary / "pixels.npy").open("wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": plan.shape}
             np.lib.format.write_array_header_2_0(file, header)
             write_pixels(file, source, seen, plan, workers, progress)
@@ -358,7 +206,7 @@ def _build(
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="ascii")
 
 
-def _class_counts(plan: _Plan, labels: Sequence[str | None]) -> list[int]:
+def _class_counts(plan: Plan, labels: Sequence[str | None]) -> list[int]:
     counts = Counter(labels[r] for r in plan.rows.tolist())
     return [counts[name] for name in plan.classes]
 
@@ -367,7 +215,7 @@ def write_pixels(
     file: BinaryIO,
     source: Source,
     seen: Scan,
-    plan: _Plan,
+    plan: Plan,
     workers: int | None,
     progress: Progress | None,
 ) -> None:
@@ -375,8 +223,7 @@ def write_pixels(
     rows = plan.rows
     in_array = source.block(0, 1) is not None
     as_is = in_array and bool(
-        (seen.sizes[rows] == plan.size).all()
-        and source.block(0, 1).shape[3] == _COUNT[plan.mode]  # pyright: ignore
+        (seen.sizes[rows] == plan.size).all() and source.block(0, 1).shape[3] == plan.shape[3]  # pyright: ignore
     )
 
     def make(start: int, stop: int) -> tuple[int, bytes]:
@@ -401,7 +248,7 @@ def write_pixels(
     os.fsync(file.fileno())
 
 
-def _one(source: Source, row: int, seen: Scan, plan: _Plan) -> np.ndarray:
+def _one(source: Source, row: int, seen: Scan, plan: Plan) -> np.ndarray:
     """One finished picture: uint8 (H, W, C)."""
     item = source[row]
     try:

@@ -76,6 +76,7 @@ def scan(
 
 
 def empty(count: int) -> Scan:
+    """A scan of nothing yet."""
     return Scan(
         [""] * count,
         [""] * count,
@@ -127,7 +128,7 @@ def _look_at_file(source: Source, row: int, result: Scan) -> None:
     if image.mode == "RGBA" and image.getextrema()[3][0] < 255:  # pyright: ignore
         flags |= ALPHA
     flat = on_background(image, (255, 255, 255))
-    thumb = flat.convert("L").resize(THUMB[::-1], Image.Resampling.BOX)
+    thumb = flat.convert("L").resize((THUMB[1], THUMB[0]), Image.Resampling.BOX)
     mean = flat.convert("RGB").resize((1, 1), Image.Resampling.BOX)
     result.modes[row] = seen.mode
     result.sizes[row] = seen.size

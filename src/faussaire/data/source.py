@@ -117,6 +117,7 @@ class Source(ABC):
 
     @cached_property
     def listing(self) -> Listing:
+        """What the source holds; found once."""
         return self._list()
 
     @property
@@ -147,6 +148,7 @@ class Source(ABC):
         return (self[i] for i in range(len(self)))
 
     def close(self) -> None:
+        """Close files that are open."""
         self._finalizer()
 
     def __enter__(self) -> Self:

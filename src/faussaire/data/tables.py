@@ -108,8 +108,9 @@ class Parquet(Source):
         return file_column(schema.names, self.path), "path"
 
     def _list(self) -> Listing:
+        schema = self._file.schema_arrow  # first, because it is what may miss pyarrow
         name, holds = self._column
-        column = label_column(self._file.schema_arrow.names, self.classes, self.path)
+        column = label_column(schema.names, self.classes, self.path)
         labels = [None] * self._file.metadata.num_rows if column is None else self._labels(column)
         if holds == "path":
             files = self._file.read(columns=[name]).column(name).to_pylist()
@@ -193,7 +194,7 @@ class Hub(Source):
         except ModuleNotFoundError as error:
             raise UserError(
                 f"'{self.path}' needs the datasets library, which is not installed.",
-                "Run: pip install 'faussaire[hub]'",
+                "Run: pip install 'faussaire[datasets]'",
             ) from error
         name, _, split = self.path.removeprefix("hf:").partition(":")
         try:

@@ -103,6 +103,7 @@ class Classic(Family[ClassicConfig]):
 
     Config = ClassicConfig
     averaged = ("generator",)
+    least_side = 16
     presets: ClassVar = {
         "algorithm1": {"loss": "minimax", "optimiser": "sgd", "lr": 0.02},
     }

@@ -146,6 +146,7 @@ class DCGAN(Family[DCGANConfig]):
 
     Config = DCGANConfig
     averaged = ("generator",)
+    least_side = 16
     presets: ClassVar = {
         "paper": {"width": 128, "noise": "uniform", "batch": 128},
         "tiny": {"width": 32, "max_width": 256},

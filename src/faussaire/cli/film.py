@@ -1,0 +1,99 @@
+"""`faussaire film RUN film.gif`: a walk through the latent space, or the training in time lapse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from faussaire.cli.console import out, parse
+from faussaire.core.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write a film: .gif, or .mp4 and .webm with the extra `video`.
+
+    Attributes:
+        run: the run's folder.
+        path: the film's file.
+        kind: `walk` goes from picture to picture through the latent space and back to the first;
+            `training` shows the same latents growing up.
+        seconds: length of a walk.
+        fps: frames a second.
+        pictures: latent points that each cell of a walk passes.
+        columns: cells in a row of a walk; there are as many rows.
+        seed: of the latents.
+        overwrite: replace the file.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    path: Annotated[Path, tyro.conf.Positional]
+    kind: Literal["walk", "training"] = "walk"
+    seconds: float = 6.0
+    fps: int = 20
+    pictures: int = 4
+    columns: int = 4
+    seed: int = 0
+    overwrite: bool = False
+
+
+def run(arguments: list[str]) -> int:
+    """Render and write."""
+    options = parse("film", Options, arguments)
+    if options.path.exists() and not options.overwrite:
+        raise UserError(f"'{options.path}' exists.", "Add --overwrite, or name another file.")
+    if min(options.fps, options.pictures, options.columns) < 1 or options.seconds <= 0:
+        raise UserError(
+            "--fps, --pictures, --columns and --seconds must be positive.",
+            "The defaults make a walk of six seconds.",
+        )
+    from faussaire.report.film import write_film
+
+    frames = _walk(options) if options.kind == "walk" else _training(options)
+    write_film(frames, options.path, fps=options.fps)
+    out.print(f"film in {options.path}", markup=False)
+    return 0
+
+
+def _walk(options: Options) -> Iterator[np.ndarray]:
+    """Frames (H, W, C) of a closed walk; each cell of the grid has its own."""
+    from faussaire.model import load
+    from faussaire.report.film import walk
+    from faussaire.report.pictures import grid, to_uint8
+
+    import torch
+
+    model = load(options.run)
+    cells = options.columns**2
+    frames = max(2, round(options.seconds * options.fps))
+    points = model.latents(cells * options.pictures, seed=options.seed).flatten(1).numpy()
+    paths = np.stack([walk(points[cell :: cells], frames) for cell in range(cells)], axis=1)
+    labels = None
+    if model.conditional:
+        labels = torch.arange(cells) % len(model.spec.classes)
+    for moment in paths:
+        shown = model.decode(torch.from_numpy(moment.astype(np.float32)), labels)
+        picture = grid(to_uint8(shown * 2.0 - 1.0), columns=options.columns)
+        yield np.asarray(picture.convert("RGB"))
+
+
+def _training(options: Options) -> Iterator[np.ndarray]:
+    """The run's previews in order, each held for a moment, the last one longer."""
+    from PIL import Image
+
+    from faussaire.core.run import Run
+
+    paths = sorted(Run.find(options.run).samples.glob("[0-9]*.png"))
+    if not paths:
+        raise UserError(f"'{options.run}' has no previews to show.", "Train it for longer.")
+    hold = max(1, options.fps // 3)
+    for index, path in enumerate(paths):
+        with Image.open(path) as picture:
+            frame = np.asarray(picture.convert("RGB"))
+        for _ in range(hold if index + 1 < len(paths) else options.fps * 2):
+            yield frame

@@ -1,0 +1,250 @@
+"""`faussaire train FAMILY SOURCE`: from a folder of pictures to a trained run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from faussaire import families
+from faussaire.cli import launch
+from faussaire.cli.console import Reading, console, memory, out, parse, print_json
+from faussaire.core.config import Settings, read_yaml, resolve, sections
+from faussaire.core.errors import UserError
+from faussaire.core.quantity import format_count, format_duration, format_resolution
+from faussaire.core.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to do with the settings.
+
+    Attributes:
+        out: the run's folder; None: a new one under runs/. An existing run is continued.
+        config: a YAML file of settings, underneath the flags.
+        preset: a named set of settings of the family, underneath file and flags.
+        processes: train with so many processes on this machine: GPUs, or shares of the CPU.
+        tensorboard: also write TensorBoard files into the run (extra `tensorboard`).
+        dry_run: only say what would happen: size, memory, speed of three real steps, time.
+        allow_changes: continue an existing run although settings or data have changed.
+        json: with --dry-run, print JSON.
+    """
+
+    out: Path | None = None
+    config: Path | None = None
+    preset: str | None = None
+    processes: int = 1
+    tensorboard: bool = False
+    dry_run: bool = False
+    allow_changes: bool = False
+    json: bool = False
+
+
+def run(arguments: list[str]) -> int:
+    """Parse, then train."""
+    words, family, source = _positionals(arguments)
+    if family is None:
+        print(_help())
+        return 0
+    families.describe(family)  # an unknown family is told before torch is imported
+    known = _peek(words)
+    layer = read_yaml(Path(known["config"])) if known.get("config") else {}
+    source = source or layer.get("source")
+    if source is None and "--help" not in words and "-h" not in words:
+        raise UserError(
+            f"faussaire train {family} needs data.",
+            f"Name a folder of pictures: faussaire train {family} photos/",
+        )
+    settings, command = _parse(family, str(source or "SOURCE"), words, layer, known)
+    return start(settings, command, ["train", *arguments])
+
+
+def start(
+    settings: Settings, command: Command, words: list[str], *, new_budget: bool = False
+) -> int:
+    """Train with these settings; shared with `resume`."""
+    from faussaire import training
+
+    if command.processes > 1 and not training.under_torchrun():
+        if command.out is None:
+            # Every process must mean the same folder.
+            words = [*words, "--out", str(training.free_run(settings.family, settings.source).path)]
+        return launch.together(words, command.processes)
+    if command.dry_run:
+        return _rehearse(settings, command)
+    if command.out is None and training.under_torchrun():
+        raise UserError("Several processes need to agree on a folder.", "Add --out RUN.")
+    run_folder = (
+        Run(command.out)
+        if command.out is not None
+        else training.free_run(settings.family, settings.source)
+    )
+    reading = Reading()
+
+    def observers(final: Settings) -> list[Any]:
+        reading.close()
+        watching: list[Any] = [console()]
+        if command.tensorboard:
+            from faussaire.report.tensorboard import TensorBoard
+
+            watching.append(TensorBoard(run_folder.path))
+        return watching
+
+    try:
+        training.run_settings(
+            settings,
+            run_folder,
+            allow_changes=command.allow_changes,
+            new_budget=new_budget,
+            observers=observers,
+            progress=reading,
+            command=["faussaire", *words],
+        )
+    finally:
+        reading.close()
+    if not training.under_torchrun() or training.leads():
+        _farewell(run_folder)
+    return 0
+
+
+def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
+    """The leading words that are no flags: family and source; and what is left."""
+    words = list(arguments)
+    found: list[str] = []
+    while words and not words[0].startswith("-") and len(found) < 2:
+        found.append(words.pop(0))
+    return words, found[0] if found else None, found[1] if len(found) > 1 else None
+
+
+def _peek(words: list[str]) -> dict[str, str]:
+    """--config and --preset, which lie underneath the flags and so must be known before them."""
+    found = {}
+    for index, word in enumerate(words):
+        for name in ("config", "preset"):
+            if word == f"--{name}" and index + 1 < len(words):
+                found[name] = words[index + 1]
+            elif word.startswith(f"--{name}="):
+                found[name] = word.partition("=")[2]
+    return found
+
+
+def _parse(
+    family: str, source: str, words: list[str], layer: dict[str, Any], known: dict[str, str]
+) -> tuple[Settings, Command]:
+    """Settings from preset, file and flags."""
+    from faussaire.training import preset_values
+
+    model = families.load_family(family).Config
+    layer = {key: value for key, value in layer.items() if key not in ("family", "source")}
+    below = resolve(family, source, model, preset_values(family, known.get("preset")), layer)
+    kinds: dict[str, type] = {**sections(model), "command": Command}
+    group = dataclasses.make_dataclass(
+        "Options",
+        [
+            (name, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=getattr(below, name, Command())))
+            for name, kind in kinds.items()
+        ],
+        frozen=True,
+    )
+    group.__doc__ = f"{families.describe(family).summary}."
+    # A budget on the command line replaces the other kind of budget underneath it.
+    given = {word.partition("=")[0] for word in words}
+    default = group()
+    if given & {"--for", "--examples"}:
+        cleared = dataclasses.replace(below.training, examples=None, duration=None)
+        default = dataclasses.replace(default, training=cleared)
+    options = parse(
+        f"train {family} SOURCE", tyro.conf.OmitArgPrefixes[group], words, default=default
+    )
+    settings = Settings(
+        family=family,
+        source=source,
+        data=options.data,
+        training=options.training,
+        model=options.model,
+    )
+    return settings, options.command
+
+
+def _rehearse(settings: Settings, command: Command) -> int:
+    """--dry-run: three real steps, and what they mean for the whole."""
+    from faussaire import training
+
+    reading = Reading()
+    shop = training.Workshop.open(settings, progress=reading)
+    reading.close()
+    found = shop.measure()
+    if settings.training.duration is not None:
+        seconds = settings.training.duration
+        examples = round(found.per_second * seconds)
+    else:
+        examples = settings.training.examples or training.DEFAULT_EXAMPLES
+        seconds = examples / found.per_second
+    height, width = shop.images.resolution
+    facts = {
+        "family": settings.family,
+        "pictures": len(shop.images),
+        "left_out": len(shop.images.left_out),
+        "resolution": format_resolution(height, width),
+        "channels": shop.images.channels,
+        "classes": len(shop.images.classes),
+        "device": shop.device.describe(),
+        "parameters": dict(found.parameters),
+        "peak_memory_bytes": found.memory,
+        "examples_per_second": round(found.per_second, 1),
+        "examples": examples,
+        "seconds": round(seconds, 1),
+        "settings": settings.flat(),
+    }
+    if command.json:
+        print_json(facts)
+        return 0
+    sizes = ", ".join(f"{name} {format_count(count)}" for name, count in found.parameters.items())
+    out.print(f"family      {settings.family}")
+    out.print(
+        f"data        {len(shop.images):,} pictures as {facts['resolution']} x "
+        f"{shop.images.channels}, {len(shop.images.left_out)} left out"
+    )
+    for warning in shop.report.warnings:
+        out.print(f"            note: {warning.text}", markup=False)
+    out.print(f"device      {facts['device']}")
+    out.print(f"parameters  {sizes}")
+    out.print(f"memory      {memory(found.memory)} at the peak of three steps")
+    out.print(f"speed       {found.per_second:,.0f} examples a second")
+    out.print(
+        f"time        about {format_duration(seconds)} for {examples:,} examples "
+        f"({examples / len(shop.images):.3g} times the data)"
+    )
+    out.print("Nothing was written but the data cache. Leave out --dry-run to train.")
+    return 0
+
+
+def _farewell(run_folder: Run) -> None:
+    """Where everything is, and what to do with it."""
+    path = run_folder.path
+    out.print(f"\nDone. Look at [bold]{path / 'report.html'}[/]")
+    out.print(f"  more samples   faussaire sample {path} --count 64 --grid grid.png")
+    out.print(f"  a film         faussaire film {path} film.gif")
+    out.print(f"  train longer   faussaire resume {path} --examples N")
+    out.print(f'  from Python    faussaire.load("{path}").sample(16, seed=0)')
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {families.describe(name).summary}" for name in families.names()]
+    return "\n".join(
+        [
+            "usage: faussaire train FAMILY SOURCE [--out RUN] [options]",
+            "",
+            "SOURCE is a folder of pictures, a zip or tar, .npy/.npz, IDX (MNIST's format), a CSV or",
+            "parquet table, hf:owner/name, or `digits` (built in). Families:",
+            "",
+            *lines,
+            "",
+            "`faussaire train FAMILY --help` lists every option, with its default.",
+        ]
+    )
+
+

@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM as wishes that the loop grants between two rounds."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Self
+
+
+class Signals:
+    """While entered, the first signal is noted and the second one acts as it always did."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        # Python lets only the main thread handle signals; in a notebook's thread they stay as set.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)]
+        self._restore(number)
+
+    def _restore(self, number: int) -> None:
+        signal.signal(number, self._before.pop(number))  # pyright: ignore[reportArgumentType]
+
+    def __exit__(self, *failure: object) -> None:
+        for number in list(self._before):
+            self._restore(number)
+
+    def asked(self) -> str:
+        """The signal that came, or an empty string."""
+        return self.name

@@ -1,0 +1,163 @@
+"""A trained model, loaded again: samples and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from faussaire.core.batch import RowDraws
+from faussaire.core.checkpoint import Checkpoints, load_checkpoint
+from faussaire.core.config import resolve
+from faussaire.core.device import Device, DeviceName
+from faussaire.core.errors import UserError, nearest
+from faussaire.core.family import Family, Pictures
+from faussaire.core.run import Run
+from faussaire.core.state import load_nets
+from faussaire.families import load_family
+from faussaire.report import pictures
+
+_BATCH = 64
+
+
+class Model:
+    """A family with trained, averaged weights.
+
+    Attributes:
+        family: the family, its nets in evaluation mode.
+        spec: what its pictures look like.
+        examples: how many examples it had seen.
+        device: where it runs.
+    """
+
+    def __init__(self, family: Family[Any], spec: Pictures, examples: int, device: Device) -> None:
+        self.family, self.spec, self.examples, self.device = family, spec, examples, device
+
+    @property
+    def conditional(self) -> bool:
+        """Whether samples have a class."""
+        return bool(getattr(self.family.config, "conditional", False))
+
+    def sample(
+        self,
+        count: int = 16,
+        *,
+        seed: int = 0,
+        label: str | int | Sequence[int] | None = None,
+        start: int = 0,
+    ) -> Tensor:
+        """Pictures as float32 (count, C, H, W) in [0, 1], on the CPU.
+
+        Picture i depends on (seed, start + i) alone: sampling 64 begins with the 16 of sampling 16.
+
+        Args:
+            count: how many.
+            seed: names an endless sequence of pictures.
+            label: a class by name or number for all, or a number for each; None: drawn at random.
+            start: where in the sequence to begin.
+
+        Raises:
+            UserError: the model has no such class, or no classes.
+        """
+        labels = self.labels(label, count)
+        parts = []
+        for first in range(0, count, _BATCH):
+            size = min(_BATCH, count - first)
+            draws = RowDraws.counted(seed, size, start=start + first, device=self.device.name)
+            chosen = None if labels is None else labels[first : first + size]
+            parts.append(self._run(draws, chosen, None))
+        return torch.cat(parts)
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Pictures (N, C, H, W) in [0, 1] from latent vectors (N, ...)."""
+        return self._run(RowDraws.counted(0, len(latents)), labels, latents.to(self.device.name))
+
+    def latents(self, count: int, *, seed: int = 0) -> Tensor:
+        """The latent vectors that `sample(count, seed=seed)` starts from, (count, ...).
+
+        Raises:
+            UserError: the family has no latent space.
+        """
+        found = self.family.latents(RowDraws.counted(seed, count))
+        if found is None:
+            raise UserError("This family has no latent space.", "Use `sample` instead.")
+        return found
+
+    @torch.no_grad()
+    def _run(self, draws: RowDraws, labels: Tensor | None, latents: Tensor | None) -> Tensor:
+        if labels is not None:
+            labels = labels.to(self.device.name)
+        images = self.family.sample(draws, labels=labels, latents=latents)
+        return images.clamp(-1.0, 1.0).add(1.0).div(2.0).float().cpu()
+
+    def pictures(self, count: int = 16, **how: Any) -> list[Image.Image]:
+        """`sample` as Pillow images."""
+        rows = pictures.to_uint8(self.sample(count, **how) * 2.0 - 1.0)
+        return [pictures.to_image(row) for row in rows]
+
+    def grid(self, count: int = 64, **how: Any) -> Image.Image:
+        """`sample` as one picture."""
+        return pictures.grid(pictures.to_uint8(self.sample(count, **how) * 2.0 - 1.0))
+
+    def labels(self, label: str | int | Sequence[int] | None, count: int) -> Tensor | None:
+        """Class numbers (count,) for a class by name or number, or one for each row."""
+        if label is None:
+            return None
+        if not self.conditional:
+            raise UserError(
+                "This model was not trained by class, so no class can be asked of it.",
+                "Train with --conditional.",
+            )
+        classes = self.spec.classes
+        if isinstance(label, str):
+            if label not in classes:
+                raise UserError(
+                    f"There is no class '{label}'.{nearest(label, classes)}",
+                    f"The classes are: {', '.join(classes[:20])}.",
+                )
+            label = classes.index(label)
+        numbers = torch.as_tensor(label).expand(count) if isinstance(label, int) else torch.tensor(label)
+        if len(numbers) != count or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(classes):
+            raise UserError(
+                f"The class numbers {label} do not fit {count} samples of {len(classes)} classes.",
+                f"Give one number from 0 to {len(classes) - 1}, or one for each sample.",
+            )
+        return numbers.long()
+
+
+def load(
+    path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto"
+) -> Model:
+    """A model from a run folder, or from one checkpoint folder.
+
+    Args:
+        path: `RUN` or `RUN/checkpoints/000012800`.
+        checkpoint: `latest`, `best` or a number of examples.
+        device: where to put it.
+
+    Raises:
+        UserError: nothing to load there, or it is damaged.
+    """
+    folder = Path(path)
+    if not (folder / "state.json").exists():
+        folder = Checkpoints(Run.find(folder).checkpoints).find(checkpoint)
+    groups, record = load_checkpoint(folder, only=("networks", "averaged"))
+    try:
+        kind = load_family(record["family"])
+        settings = resolve(record["family"], "", kind.Config, record["model"])
+        spec = Pictures(**{**record["spec"], "classes": tuple(record["spec"]["classes"])})
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"'{folder}' does not say which networks it holds ({error}).", "Use another checkpoint."
+        ) from error
+    family = kind(settings.model, spec)
+    load_nets(family.nets, groups["networks"])
+    load_nets({name: family.nets[name] for name in family.averaged}, groups["averaged"])
+    place = Device.choose(device, "auto")
+    for net in family.nets.values():
+        place.prepare(net.eval())
+    return Model(family, spec, int(record["examples"]), place)

@@ -1,0 +1,431 @@
+"""One page that shows a run: `report.html`, complete in itself, made from the run's folder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from PIL import Image, features
+
+from faussaire.core.errors import UserError
+from faussaire.core.quantity import format_bytes, format_count, format_duration
+from faussaire.report.curves import Chart, line_chart
+from faussaire.report.files import whole
+from faussaire.report.history import History, Series, read_events
+
+_FRAMES = 12
+# Bytes and pixels a side, at most; base64 adds a third. Together they keep a page below
+# 5 MB.
+_LATEST = (1_500_000, 1600)
+_REALS = (800_000, 1600)
+_FRAME = (95_000, 720)
+
+_STANDINGS = {
+    "complete": "Complete",
+    "interrupted": "Interrupted",
+    "diverged": "Diverged",
+    "running": "Running",
+    "stopped": "Stopped without a word",
+    "waiting": "Not begun",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture inside the page.
+
+    Attributes:
+        uri: `data:image/png;base64,...`, or WebP for what would be too large a PNG.
+        width, height: pixels, so that the page keeps its place while it loads.
+        examples: examples seen when it was made, or None for pictures of the data.
+    """
+
+    uri: str
+    width: int
+    height: int
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart and the sentence that says how to read it."""
+
+    chart: Chart
+    reading: str
+
+
+def write_report(run: Path) -> Path:
+    """Write `RUN/report.html` from whatever the folder holds; returns its path.
+
+    Raises:
+        UserError: `run` is not a run's folder, or the page cannot be written.
+    """
+    if not any((run / name).is_file() for name in ("config.yaml", "events.jsonl", "env.json")):
+        raise UserError(
+            f"'{run}' is not the folder of a run: it holds no config.yaml and no events.jsonl.",
+            "Give the folder that `faussaire train` named; `faussaire runs` lists them.",
+        )
+    html = render(run)
+    path = run / "report.html"
+    with whole(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def render(run: Path, now: float | None = None) -> str:
+    """The page's text.
+
+    Args:
+        run: the run's folder.
+        now: seconds since 1970, to tell a running run from a dead one; None: the present.
+    """
+    present = time.time() if now is None else now
+    problems: list[str] = []
+    config = _mapping(run / "config.yaml", problems)
+    environment = _mapping(run / "env.json", problems)
+    data = _mapping(run / "data.json", problems)
+    history = read_events(run / "events.jsonl")
+    pictures = _pictures(run, problems)
+    standing = history.standing(present) if history.written else "waiting"
+    environment_of_page = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment_of_page.filters.update(
+        count=format_count, duration=format_duration, whole=lambda number: f"{number:,}"
+    )
+    text = resources.files("faussaire.report").joinpath("template.html").read_text("utf-8")
+    return environment_of_page.from_string(text).render(
+        family=str(config.get("family") or history.family or "run"),
+        source=_source_name(config, data),
+        name=run.resolve().name,
+        standing=standing,
+        standing_word=_STANDINGS.get(standing, standing.capitalize()),
+        history=history,
+        facts=_facts(history, standing, data),
+        latest=pictures[-1] if pictures else None,
+        frames=_frames(run, problems) if len(pictures) else [],
+        reals=_embed(run / "samples" / "reals.png", _REALS, problems),
+        shows_pictures=_is_pictures(run, data),
+        figures=_figures(history),
+        data=_data_facts(data),
+        classes=_classes(data),
+        left_out=_left_out(data),
+        warnings=_strings(data.get("warnings")),
+        settings=_rows(config),
+        environment=_rows(environment),
+        checkpoints=_checkpoints(run),
+        commands=_commands(run, standing, _is_pictures(run, data)),
+        problems=problems,
+        written=time.strftime("%d %B %Y, %H:%M", time.localtime(present)).lstrip("0"),
+        version=str(environment.get("faussaire", "")),
+    )
+
+
+# --- files of the run -----------------------------------------------------------------------------
+
+
+def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
+    """A JSON or YAML file as a mapping; empty, with a complaint, where it is damaged."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        problems.append(f"{path.name} could not be read, so what it says is missing here.")
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _previews(run: Path) -> list[Path]:
+    """Preview grids, oldest first."""
+    found = (run / "samples").glob("*.png")
+    return sorted((path for path in found if path.stem.isdecimal()), key=lambda p: int(p.stem))
+
+
+def _pictures(run: Path, problems: list[str]) -> list[Picture]:
+    """The newest readable preview, if there is one."""
+    for path in reversed(_previews(run)[-3:]):  # the newest may be damaged where a disk filled up
+        picture = _embed(path, _LATEST, problems, int(path.stem))
+        if picture is not None:
+            return [picture]
+    return []
+
+
+def _frames(run: Path, problems: list[str]) -> list[Picture]:
+    """Up to 12 previews spread evenly over the run, first and last among them."""
+    paths = _previews(run)
+    last = len(paths) - 1
+    chosen = {round(step * last / (_FRAMES - 1)) for step in range(_FRAMES)}
+    embedded = (
+        _embed(paths[index], _FRAME, problems, int(paths[index].stem)) for index in sorted(chosen)
+    )
+    return [picture for picture in embedded if picture is not None]
+
+
+def _embed(
+    path: Path, most: tuple[int, int], problems: list[str], examples: int | None = None
+) -> Picture | None:
+    """A picture file as it is if small enough, else lossy or smaller until it is."""
+    try:
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            size, kind = image.size, "png"
+            if len(content) > most[0] or max(size) > most[1]:
+                content, size, kind = _squeezed(image, *most)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        problems.append(f"The picture {path.name} could not be read.")
+        return None
+    uri = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
+    return Picture(uri, *size, examples)
+
+
+def _squeezed(image: Image.Image, budget: int, side: int) -> tuple[bytes, tuple[int, int], str]:
+    """The picture in at most `budget` bytes and `side` pixels: content, size and format.
+
+    Photographs as PNG would have to shrink to stamps, so WebP does it where Pillow was built with it.
+    """
+    kind = "webp" if features.check("webp") else "png"
+    image = image.convert("RGBA" if image.has_transparency_data else "RGB")
+    factor = min(1.0, side / max(image.size))
+    while True:
+        size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+        small = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        buffer = io.BytesIO()
+        small.save(buffer, format=kind.upper(), quality=88)
+        content = buffer.getvalue()
+        if len(content) <= budget or max(size) <= 64:
+            return content, size, kind
+        # Aim straight at the budget: bytes grow with the area.
+        factor *= min(0.92, max(0.3, 0.97 * (budget / len(content)) ** 0.5))
+
+
+def _checkpoints(run: Path) -> list[dict[str, Any]]:
+    """Complete checkpoints, newest first, with what marks them."""
+    folder = run / "checkpoints"
+    marks = _mapping(folder / "marks.json", [])
+    rows = []
+    for state in sorted(folder.glob("[0-9]*/state.json"), reverse=True):
+        name = state.parent.name
+        if not name.isdecimal():
+            continue
+        size = sum(file.stat().st_size for file in state.parent.iterdir() if file.is_file())
+        named = [str(mark) for mark, marked in marks.items() if marked == name]
+        rows.append({"examples": int(name), "size": format_bytes(size), "marks": named})
+    if rows:
+        rows[0]["marks"].insert(0, "latest")
+    return rows
+
+
+# --- what to say ----------------------------------------------------------------------------------
+
+
+def _source_name(config: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """The data's name: a folder's last part, for the rest of a path says little."""
+    source = str(config.get("source") or data.get("source") or "")
+    return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or source
+
+
+def _facts(history: History, standing: str, data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The few figures under the title."""
+    facts = [("examples seen", f"{history.examples:,}")]
+    if history.total > history.examples:
+        facts[0] = ("examples seen", f"{history.examples:,} of {format_count(history.total)}")
+    facts.append(("training time", format_duration(history.elapsed)))
+    if standing == "running" and history.remaining > 0:
+        facts.append(("time left", f"about {format_duration(history.remaining)}"))
+    if history.per_second is not None:
+        ticks = history.per_second.values
+        usual = sorted(ticks.tolist())[len(ticks) // 2]
+        facts.append(("examples a second", format_count(usual)))
+    count = data.get("count")
+    if isinstance(count, int) and count > 0 and history.examples:
+        facts.append(("times through the data", f"{history.examples / count:,.1f}"))
+    if history.parameters:
+        total = sum(size for size in history.parameters.values() if isinstance(size, int))
+        facts.append(("parameters", format_count(total)))
+    if history.device:
+        facts.append(("device", history.device))
+    return facts
+
+
+def _figures(history: History) -> list[Figure]:
+    """The charts, each with a sentence for who has never seen one."""
+    marks = [(stage.examples, stage.name) for stage in history.stages[1:]]
+    figures: list[Figure] = []
+
+    def add(series: Sequence[Series], title: str, reading: str, **how: Any) -> None:
+        chart = line_chart(series, title=title, description=reading, marks=marks, **how)
+        if chart is not None:
+            figures.append(Figure(chart, reading))
+
+    signs = dict(history.signs)
+    balance = [signs.pop(name) for name in ("D(x)", "D(G(z))") if name in signs]
+    add(
+        balance,
+        "Balance of the two players",
+        "How sure the discriminator is that something is real: D(x) for real examples, D(G(z)) for "
+        "forgeries. Both near 0.5 means balance. D(x) near 1 and D(G(z)) near 0 for long means "
+        "that every forgery is seen through, and the generator learns little.",
+        limits=(0.0, 1.0),
+        reference=(0.5, "balance"),
+    )
+    for title, group in _loss_groups(history):
+        add(
+            group,
+            title,
+            "What each player tries to lower. In a GAN one player's gain is the other's loss, so "
+            "these lines do not tell quality and need not fall: look at the samples. Beware only "
+            "of sudden leaps.",
+        )
+    for sign in signs.values():
+        add([sign], sign.name, "A quantity that this family watches but does not lower.")
+    if history.per_second is not None:
+        add(
+            [history.per_second],
+            "Speed",
+            "Examples a second. A level line is healthy; a lasting fall means that something else "
+            "uses the machine, or that it has grown hot.",
+            limits=(0.0, None),
+        )
+    changing = [rate for rate in history.rates.values() if rate.values.min() < rate.values.max()]
+    add(
+        changing,
+        "Learning rates",
+        "How large a step each optimiser takes, as its schedule says.",
+        smooth=False,
+    )
+    return figures
+
+
+def _loss_groups(history: History) -> list[tuple[str, list[Series]]]:
+    """All losses in one chart, or one for each phase where they are many."""
+    losses = list(history.losses.values())
+    if len(losses) <= 4:
+        return [("Losses", losses)]
+    phases: dict[str, list[Series]] = {}
+    for loss in losses:
+        phases.setdefault(loss.name.split(".", 1)[0], []).append(loss)
+    return [(f"Losses of {phase}", group) for phase, group in phases.items()]
+
+
+def _is_pictures(run: Path, data: Mapping[str, Any]) -> bool:
+    return "channels" in data or (run / "samples").is_dir()
+
+
+_DATA_WORDS = {
+    "source": "Source",
+    "kind": "Kind",
+    "count": "Examples",
+    "resolution": "Resolution",
+    "channels": "Colours",
+    "key": "Fingerprint",
+}
+_CHANNELS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
+
+
+def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts of data.json by the words of people; what has no word of its own keeps its name."""
+    shown: dict[str, Any] = {}
+    for key, value in data.items():
+        if key in ("warnings", "left_out", "class_counts") or value in (None, "", [], {}):
+            continue
+        if key == "classes" and isinstance(value, list | tuple):
+            shown["Classes"] = len(value)
+        elif key == "channels":
+            shown["Colours"] = _CHANNELS.get(value, value) if isinstance(value, int) else value
+        elif key == "resolution":
+            shown["Resolution"] = f"{value} pixels"
+        else:
+            shown[_DATA_WORDS.get(key, str(key).replace("_", " ").capitalize())] = value
+    if data.get("left_out"):
+        shown["Left out"] = len(_left_out(data))
+    return _rows(shown)
+
+
+def _classes(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name, count and share of the largest class, for small bars; bare names without counts."""
+    counts = data.get("class_counts")
+    if isinstance(counts, dict) and counts:
+        known = {str(k): v for k, v in counts.items() if isinstance(v, int | float)}
+        most = max(known.values(), default=0) or 1
+        return [
+            {"name": name, "count": f"{count:,}", "share": round(100 * count / most, 1)}
+            for name, count in known.items()
+        ]
+    return [{"name": name, "count": "", "share": 0} for name in _strings(data.get("classes"))]
+
+
+def _left_out(data: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and reason of each file that was not used."""
+    files = data.get("left_out")
+    rows = []
+    for file in files if isinstance(files, list) else []:
+        if isinstance(file, dict):
+            rows.append((str(file.get("name", "")), str(file.get("reason", ""))))
+        else:
+            rows.append((str(file), ""))
+    return rows
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _rows(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Names and values as text; nested mappings by dotted names."""
+    rows: list[tuple[str, str]] = []
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            rows += _rows(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            joined = shlex.join(map(str, value)) if key == "command" else ", ".join(map(str, value))
+            rows.append((name, joined or "none"))
+        elif isinstance(value, bool):
+            rows.append((name, "yes" if value else "no"))
+        elif value is None or value == "":
+            rows.append((name, "none"))
+        elif isinstance(value, int) and abs(value) >= 10_000 and key != "seed":
+            rows.append((name, f"{value:,}"))
+        else:
+            rows.append((name, str(value)))
+    return rows
+
+
+def _commands(run: Path, standing: str, pictures: bool) -> list[dict[str, str]]:
+    """What to do next, ready to be copied."""
+    folder = _quoted(str(run))
+    grid = " --grid grid.png" if pictures else ""
+    steps = [
+        ("Make new samples", f"faussaire sample {folder} --count 64{grid}"),
+    ]
+    resume = ("Go on training from the last checkpoint", f"faussaire resume {folder}")
+    steps.insert(len(steps) if standing == "complete" else 0, resume)
+    if pictures:
+        steps.append(("Film a walk through what it learnt", f"faussaire film {folder} film.gif"))
+    # JSON writes a string as Python reads it.
+    name = json.dumps(str(run), ensure_ascii=False)
+    python = f"import faussaire\n\nsamples = faussaire.load({name}).sample(16, seed=0)"
+    steps.append(("Use it from Python", python))
+    return [{"what": what, "command": command} for what, command in steps]
+
+
+def _quoted(text: str) -> str:
+    """One word of a command line, in the way of this system's shell."""
+    return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)

@@ -1,0 +1,521 @@
+"""From settings to a trained run: the one place where data, family, engine and run folder meet."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import ImageColor
+
+from faussaire.core import events
+from faussaire.core.batch import mix
+from faussaire.core.checkpoint import Checkpoints
+from faussaire.core.config import Settings, resolve
+from faussaire.core.device import Device, has_compiler
+from faussaire.core.distributed import World
+from faussaire.core.errors import Diverged, Interrupted, UserError, nearest
+from faussaire.core.events import Audience, Observer
+from faussaire.core.family import Family, Pictures
+from faussaire.core.loop import Loop, Plan, Rounds
+from faussaire.core.quantity import format_resolution
+from faussaire.core.run import EventFile, Run, environment
+from faussaire.core.signals import Signals
+from faussaire.core.state import State
+from faussaire.data.check import Check, check
+from faussaire.data.pack import Images, pack
+from faussaire.data.plan import PackOptions
+from faussaire.data.sources import open_source
+from faussaire.data.stream import Stream
+from faussaire.families import load_family
+from faussaire.nn import fused
+from faussaire.observers import Previews, Reporter
+
+DEFAULT_EXAMPLES = 200_000
+_PREVIEWS = 24
+_CHANNELS = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}
+
+Progress = Callable[[str, int, int], None]
+
+
+# ---- Data ----
+
+
+def read_pictures(
+    settings: Settings, kind: type[Family[Any]], progress: Progress | None = None
+) -> tuple[Images, Check]:
+    """The pictures of a source, packed, and what the preflight says of them.
+
+    Raises:
+        UserError: nothing usable, or an option that does not fit.
+    """
+    data = settings.data
+    try:
+        background = ImageColor.getrgb(data.background)[:3]
+    except ValueError as error:
+        raise UserError(
+            f"'{data.background}' is not a colour.", "Write white, black or #rrggbb."
+        ) from error
+    options = PackOptions(
+        resolution=data.resolution,
+        channels=_CHANNELS[data.channels],  # pyright: ignore[reportArgumentType]
+        fit=data.fit,
+        background=background,  # pyright: ignore[reportArgumentType]
+    )
+    with open_source(settings.source, classes=data.classes, labels=data.labels) as source:
+        report = check(
+            source, data.resolution, channels=options.channels, progress=progress
+        )
+        small = min(report.resolution) < kind.least_side if report.usable else False
+        if data.resolution is None and small:
+            options = dataclasses.replace(options, resolution=_enlarged(report, kind.least_side))
+        return pack(source, options, progress=progress), report
+
+
+def _enlarged(report: Check, least: int) -> tuple[int, int]:
+    """The smallest whole multiple of the pictures' own size that the family takes."""
+    times = math.ceil(least / min(report.resolution))
+    height, width = report.resolution
+    return height * times, width * times
+
+
+def describe_data(images: Images, report: Check, source: str) -> dict[str, Any]:
+    """What `data.json` holds."""
+    height, width = images.resolution
+    return {
+        "source": source,
+        "kind": report.kind,
+        "count": len(images),
+        "resolution": format_resolution(height, width),
+        "resolution_why": images.meta.get("resolution_why", ""),
+        "channels": images.channels,
+        "classes": images.classes,
+        "class_counts": dict(report.classes),
+        "key": images.key,
+        "left_out": images.left_out,
+        "warnings": [warning.text for warning in report.warnings],
+        "notes": images.notes,
+    }
+
+
+# ---- Building ----
+
+
+@dataclass
+class Workshop:
+    """Everything a run needs before its folder is touched: data, device, and how to build a state."""
+
+    settings: Settings
+    kind: type[Family[Any]]
+    images: Images
+    report: Check
+    world: World
+    device: Device
+
+    @classmethod
+    def open(
+        cls, settings: Settings, *, progress: Progress | None = None, world: World | None = None
+    ) -> Workshop:
+        """Read the data and choose the device.
+
+        Raises:
+            UserError: a setting, the source or the device does not fit.
+        """
+        kind = load_family(settings.family)
+        training = settings.training
+        if world is None:
+            on_gpu = training.device == "cuda" or (
+                training.device == "auto" and torch.cuda.is_available()
+            )
+            world = World.join(cuda=on_gpu)
+        device = Device.choose(training.device, training.precision, local_rank=world.local_rank)
+        world.rows(training.batch)
+        if device.kind == "cpu" and world.size > 1:
+            torch.set_num_threads(max(1, torch.get_num_threads() // world.size))
+        fused.reduce_statistics = world.sum if world.size > 1 else None
+        if world.leads:
+            images, report = read_pictures(settings, kind, progress)
+        world.barrier()
+        if not world.leads:
+            images, report = read_pictures(settings, kind)
+        return cls(settings, kind, images, report, world, device)
+
+    @property
+    def spec(self) -> Pictures:
+        """What the family is told of the data."""
+        height, width = self.images.resolution
+        return Pictures(
+            channels=self.images.channels,
+            height=height,
+            width=width,
+            classes=tuple(self.images.classes),
+        )
+
+    def stream(self) -> Stream:
+        """The endless stream of this process."""
+        table = {"images": self.images.pixels}
+        if self.images.labels is not None:
+            table["labels"] = self.images.labels
+        return Stream(
+            [table],
+            seed=mix(self.settings.training.seed, "order"),
+            flip=("images",) if self.settings.data.flip else (),
+            rank=self.world.rank,
+            world=self.world.size,
+        )
+
+    def state(self, total: int) -> State:
+        """A fresh state; initial weights depend on the seed alone, so all processes agree."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mix(self.settings.training.seed, "weights"))
+            family = self.kind(self.settings.model, self.spec)
+            return State(family, self.device, total=total, half_life=self.settings.training.half_life)
+
+    def plan(self, total: int) -> Plan:
+        """The loop's plan."""
+        training = self.settings.training
+        preview = training.preview_every
+        if preview is None:
+            preview = max(training.batch, round(total / _PREVIEWS))
+        return Plan(
+            batch=training.batch,
+            seed=training.seed,
+            seconds=training.duration,
+            preview_every=preview,
+            save_every=training.save_every,
+        )
+
+    def measure(self, rounds: int = 3) -> Measurement:
+        """Play a few real rounds on a throw-away state and time them."""
+        state = self.state(DEFAULT_EXAMPLES)
+        playing = Rounds(state, self.stream(), self.plan(DEFAULT_EXAMPLES), self.world)
+        playing.play()  # allocations, kernel choice and compilation happen once
+        self.device.synchronise()
+        before, seen = time.perf_counter(), state.clock.examples
+        for _ in range(rounds):
+            playing.play()
+        playing.means.take(self.world)
+        self.device.synchronise()
+        taken = time.perf_counter() - before
+        per_second = torch.tensor([(state.clock.examples - seen) / taken])
+        self.world.mean_([per_second])
+        return Measurement(
+            per_second=float(per_second),
+            memory=self.device.peak_memory(),
+            parameters=count_parameters(state),
+        )
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What three real rounds tell.
+
+    Attributes:
+        per_second: examples per second over all processes.
+        memory: peak memory in bytes.
+        parameters: trainable numbers by net.
+    """
+
+    per_second: float
+    memory: int
+    parameters: Mapping[str, int]
+
+
+def count_parameters(state: State) -> dict[str, int]:
+    """Trainable numbers by net."""
+    return {
+        name: sum(parameter.numel() for parameter in net.parameters())
+        for name, net in state.family.nets.items()
+    }
+
+
+def choose_compilation(settings: Settings, kind: str, seconds: float) -> bool:
+    """Whether compiling repays itself in a run of about `seconds`.
+
+    On CPUs the layers of `nn.fused` leave a compiler little to gain, so it is used where asked for.
+    On GPUs it pays once a run lasts much longer than the minute or two that it takes.
+    """
+    if settings.training.compile != "auto":
+        return settings.training.compile == "on"
+    return kind == "cuda" and has_compiler() and seconds > 1800
+
+
+# ---- Running ----
+
+
+def default_out(family: str, source: str) -> Path:
+    """`runs/<family>-<name of the source>`."""
+    stem = source.removeprefix("hf:").rstrip("/").replace("\\", "/").rpartition("/")[2]
+    word = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem.partition(".")[0])
+    return Path("runs") / f"{family}-{word or 'data'}"
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that differ: name -> (stored, wanted). What is left to choose does not differ."""
+    return {
+        key: (stored.get(key), value)
+        for key, value in wanted.items()
+        if value not in (None, "auto") and stored.get(key) != value
+    }
+
+
+def run_settings(
+    settings: Settings,
+    run: Run,
+    *,
+    allow_changes: bool = False,
+    new_budget: bool = False,
+    observers: Callable[[Settings], Sequence[Observer]] = lambda settings: (),
+    progress: Progress | None = None,
+    command: list[str] | None = None,
+) -> Run:
+    """Begin the run, or continue it where its last checkpoint stands.
+
+    Args:
+        settings: what is wanted; where the run exists, they must agree with its own.
+        run: the folder.
+        allow_changes: go on with changed settings.
+        new_budget: go on with another number of examples, or time, than the run began with.
+        observers: makes the leading process's further observers, such as a console.
+        progress: told of the reading of the data.
+        command: for env.json.
+
+    Raises:
+        UserError: see its sentence; Interrupted and Diverged are kinds of it.
+    """
+    settings = _reconcile(settings, run, allow_changes, new_budget)
+    shop = Workshop.open(settings, progress=progress)
+    world = shop.world
+    try:
+        if world.leads:
+            run.acquire()
+        world.barrier()
+        with Signals() as signals, torch.random.fork_rng(devices=[]):
+            _train(shop, run, signals, observers, command, allow_changes)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The memory of {shop.device.name} is too small for batches of "
+            f"{settings.training.batch}.",
+            "Halve --batch, or choose a smaller --resolution or narrower networks.",
+        ) from error
+    finally:
+        if world.leads:
+            run.release()
+        fused.reduce_statistics = None
+        world.leave()
+    return run
+
+
+def _reconcile(
+    settings: Settings, run: Run, allow_changes: bool, new_budget: bool
+) -> Settings:
+    """The run's own settings where it exists, after making sure that nothing differs unasked."""
+    if not run.exists():
+        return settings
+    stored = run.config()
+    wanted = settings.flat()
+    changed = differences(stored, wanted)
+    budget = {"examples", "for"} if new_budget else set()
+    if changed.keys() - budget and not allow_changes:
+        lines = "; ".join(
+            f"{key} is {old}, not {new}" for key, (old, new) in changed.items() if key not in budget
+        )
+        raise UserError(
+            f"'{run.path}' was begun with other settings: {lines}.",
+            "Add --allow-changes to go on with the new ones, or choose another --out.",
+        )
+    family = str(stored.get("family", settings.family))
+    if family != settings.family:
+        raise UserError(
+            f"'{run.path}' trains {family}, not {settings.family}.", "Choose another --out."
+        )
+    layers = {key: value for key, value in stored.items() if key not in ("family", "source")}
+    updates = {key: new for key, (_, new) in changed.items() if key not in ("family", "source")}
+    model = load_family(family).Config
+    return resolve(family, settings.source, model, layers, updates)
+
+
+def _train(
+    shop: Workshop,
+    run: Run,
+    signals: Signals,
+    observers: Callable[[Settings], Sequence[Observer]],
+    command: list[str] | None,
+    allow_changes: bool,
+) -> None:
+    """Build or restore the state, play the loop, and leave the folder complete."""
+    world, settings = shop.world, shop.settings
+    checkpoints = Checkpoints(run.checkpoints, keep=settings.training.keep)
+    restored = checkpoints.load_latest()
+    total, seconds = _budget(shop, restored[1] if restored else None)
+    shop.device = dataclasses.replace(
+        shop.device, compile=choose_compilation(settings, shop.device.kind, seconds)
+    )
+    settings = shop.settings = _settled(settings, shop, total)
+    state = shop.state(total)
+    notes: list[str] = []
+    if restored:
+        groups, record, complaints = restored
+        _same_data(run, shop, allow_changes)
+        state.load(groups, record)
+        notes = [f"{text} An older checkpoint is used." for text in complaints]
+    if world.leads:
+        if not run.exists():
+            run.write("env.json", {**environment(command), "device": shop.device.describe()})
+        elif (before := run.read("env.json").get("device")) != (now := shop.device.describe()):
+            notes.append(
+                f"This run began on {before} and goes on with {now}: its weights will no longer be "
+                "those of an uninterrupted run, bit for bit."
+            )
+        run.write_config(settings.flat())
+        run.write("data.json", describe_data(shop.images, shop.report, settings.source))
+    audience = Audience()
+    plan = shop.plan(total)
+    try:
+        if world.leads:
+            audience.observers.append(EventFile(run.events))
+            audience.observers.append(Previews(state, run, shop.images, plan.seed))
+            audience.observers.extend(observers(settings))
+            audience.observers.append(Reporter(run))
+        loop = Loop(
+            state,
+            shop.stream(),
+            plan,
+            world=world,
+            audience=audience,
+            checkpoints=checkpoints,
+            record={
+                "family": settings.family,
+                "model": _model_settings(settings),
+                "spec": dataclasses.asdict(shop.spec),
+                "seconds": plan.seconds,
+            },
+            stop_asked=signals.asked,
+        )
+        _play(loop, state, shop, notes, audience)
+    finally:
+        audience.close()
+
+
+def _play(
+    loop: Loop, state: State, shop: Workshop, notes: Sequence[str], audience: Audience
+) -> None:
+    """Run the loop between its first and its last event."""
+
+    def tell(event: type[events.Event], **facts: Any) -> None:
+        audience.tell(event(examples=state.clock.examples, elapsed=state.elapsed, **facts))
+
+    tell(
+        events.Started,
+        family=shop.settings.family,
+        total=state.clock.total,
+        device=shop.device.describe(),
+        parameters=count_parameters(state),
+    )
+    for note in (*shop.images.notes, *(w.text for w in shop.report.warnings), *notes):
+        tell(events.Noted, message=note)
+    if state.clock.examples == 0:
+        tell(events.PreviewDue)
+    try:
+        loop.run()
+    except Interrupted as error:
+        tell(events.Finished, outcome="interrupted", message=error.cause)
+        raise
+    except Diverged as error:
+        tell(events.Finished, outcome="diverged", message=str(error))
+        raise
+    tell(events.PreviewDue)
+    tell(events.Finished, outcome="complete")
+
+
+def _budget(shop: Workshop, record: Mapping[str, Any] | None) -> tuple[int, float]:
+    """Examples planned, and about how many seconds they will take.
+
+    For a run of so many minutes the count is measured once and then kept: schedules end there.
+    """
+    training = shop.settings.training
+    if training.duration is None:
+        return training.examples or DEFAULT_EXAMPLES, math.inf
+    if record and record.get("seconds") == training.duration:
+        return int(record["total"]), training.duration
+    return max(1, round(shop.measure().per_second * training.duration)), training.duration
+
+
+def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:
+    """Settings with everything that was left to choose filled in, as config.yaml keeps them."""
+    training = dataclasses.replace(
+        settings.training,
+        examples=total if settings.training.duration is None else None,
+        device=shop.device.kind,  # pyright: ignore[reportArgumentType]
+        precision=shop.device.precision,
+        compile="on" if shop.device.compile else "off",
+    )
+    channels = {1: "grey", 3: "rgb", 4: "rgba"}[shop.images.channels]
+    data = dataclasses.replace(
+        settings.data,
+        resolution=shop.images.resolution,
+        channels=channels,  # pyright: ignore[reportArgumentType]
+    )
+    return dataclasses.replace(settings, training=training, data=data)
+
+
+def _same_data(run: Run, shop: Workshop, allow_changes: bool) -> None:
+    """A resumed run must see the pictures that it began with."""
+    before = run.read("data.json")
+    if before.get("key") not in (None, shop.images.key) and not allow_changes:
+        raise UserError(
+            f"The pictures in '{shop.settings.source}' have changed since '{run.path}' was begun: "
+            f"there were {before.get('count')}, now there are {len(shop.images)}.",
+            "Add --allow-changes to go on with the new ones, or restore the old ones.",
+        )
+
+
+def _model_settings(settings: Settings) -> dict[str, Any]:
+    """The family's own settings as plain values."""
+    flat = settings.flat()
+    return {field.name: flat[field.name] for field in dataclasses.fields(settings.model)}
+
+
+# ---- For Python ----
+
+
+def preset_values(family: str, preset: str | None) -> dict[str, Any]:
+    """The settings of a preset; empty for none.
+
+    Raises:
+        UserError: the family has no such preset.
+    """
+    if preset is None:
+        return {}
+    presets = load_family(family).presets
+    if preset not in presets:
+        raise UserError(
+            f"{family} has no preset '{preset}'.{nearest(preset, presets)}",
+            f"It has: {', '.join(presets) or 'none'}.",
+        )
+    return dict(presets[preset])
+
+
+def free_run(family: str, source: str) -> Run:
+    """A run folder to begin, under `runs/`, when the user names none: never one that exists."""
+    base = default_out(family, source)
+    number = 1
+    while (path := base if number == 1 else base.with_name(f"{base.name}-{number}")).exists():
+        number += 1
+    return Run(path)
+
+
+def under_torchrun() -> bool:
+    """Whether this process is one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def leads() -> bool:
+    """Whether this process is the one that talks to the user."""
+    return int(os.environ.get("RANK", "0")) == 0
