@@ -352,7 +352,7 @@ class Sequences(Family[Any]):
 
     modality = "tokens"
     averaged = ()
-    vocabulary, length, rollouts = 6, 5, 2
+    vocabulary, length, rollouts = 6, 4, 1
 
     def __init__(self, config: Any = None, spec: Any = None) -> None:
         super().__init__(config, spec)
@@ -561,7 +561,7 @@ def _domains(rank: int, world: int) -> Stream:
 def _tokens(rank: int, world: int) -> Stream:
     rng = np.random.default_rng(2)
     starts = rng.integers(6, size=(256, 1))
-    return Stream([{"tokens": (starts + np.arange(5)) % 6}], seed=1, rank=rank, world=world)
+    return Stream([{"tokens": (starts + np.arange(4)) % 6}], seed=1, rank=rank, world=world)
 
 
 TOYS = {

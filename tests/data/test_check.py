@@ -52,6 +52,7 @@ def test_a_folder_with_everything_wrong(pictures: Path) -> None:
         *("too-few", "unreadable", "truncated", "bomb", "aspect", "upscaled", "mixed-modes"),
         *("transparent", "duplicates", "near-duplicates"),
     }
+    assert "aspect" not in codes(check(pictures, 32, fit="pad"))
     assert seen.sizes["smallest_side"] == 8
     assert seen.sizes["width_max"] == 300
     assert seen.modes == {"RGB": 9, "L": 1, "RGBA": 1}

@@ -259,15 +259,15 @@ def start(folder: Path, slow: float) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 45
     while not condition():
-        assert time.monotonic() < end, "waited 20 s in vain"
+        assert time.monotonic() < end, "waited 45 s in vain"
         time.sleep(0.01)
 
 
 def test_two_processes_at_once_pack_once(many: Callable[..., Path], cache: Path) -> None:
     folder = many(60)
-    running = [start(folder, 0.01) for _ in range(2)]
+    running = [start(folder, 0.03) for _ in range(2)]
     answers = []
     for process in running:
         out, errors = process.communicate(timeout=50)
@@ -280,7 +280,7 @@ def test_two_processes_at_once_pack_once(many: Callable[..., Path], cache: Path)
 
 
 def test_killed_half_way_leaves_nothing_that_is_believed(
-    many: Callable[..., Path], cache: Path
+    many: Callable[..., Path], cache: Path, tmp_path: Path
 ) -> None:
     folder = many(80)
     process = start(folder, 0.05)
@@ -289,9 +289,12 @@ def test_killed_half_way_leaves_nothing_that_is_believed(
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert [name[:5] for name in packs(cache)] == [".tmp-"]
-    # Another set's leftovers go too, but not those of a process that lives.
+    (tmp_path / "other").mkdir()
+    draw(900).save(tmp_path / "other" / "a.png")
+    other = pack(tmp_path / "other")
+    assert packs(cache) == [other.key]  # whoever packs next cleans up, whatever it packs
     images = pack(folder)
-    assert packs(cache) == [images.key]
+    assert packs(cache) == sorted([other.key, images.key])
     for i in range(80):
         np.testing.assert_array_equal(images.pixels[i], draw(i))
 
@@ -363,7 +366,7 @@ def test_a_real_disk_that_is_full(
     small = mount("size=200k")
     monkeypatch.setenv("FAUSSAIRE_CACHE", str(small))
     monkeypatch.setattr(pack_module, "need_space", lambda *_: None)  # as if it filled meanwhile
-    with pytest.raises(UserError, match=r"need 288,\d{3} bytes.* bytes free"):
+    with pytest.raises(UserError, match=r"need 289,000 bytes.* bytes free"):
         pack(many(125))
     assert packs(small) == []
 
@@ -381,7 +384,7 @@ def test_a_read_only_cache(
     assert pack(folder).key == first  # what is there is served
     (folder / "000.png").touch()
     assert pack(folder).key == first  # even when the stamp is stale
-    with pytest.raises(UserError, match="cannot be written.*Read-only") as caught:
+    with pytest.raises(UserError, match=r"cannot be written.*Read-only") as caught:
         pack(folder, PackOptions(resolution=8))
     assert "FAUSSAIRE_CACHE" in caught.value.hint
 

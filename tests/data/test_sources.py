@@ -438,7 +438,10 @@ def test_special_files_do_not_hang(pictures: Path) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.bind(str(pictures / "s.png"))
     server.close()
+    (pictures / "link.png").symlink_to(pictures / "pipe.png")
     source = open_source(pictures)
-    assert [item.name for item in source] == ["a.png"]
+    assert [item.name for item in source] == ["a.png", "link.png"]
+    with pytest.raises(Fault, match="not a regular file"):
+        source[1].read()
     assert source.skipped["not a regular file"] == 2
     assert isinstance(source[0].read(), Image.Image)

@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 
 from faussaire.data import duplicates
+from faussaire.data.fit import Fit
 from faussaire.data.labels import class_order
 from faussaire.data.parallel import Progress
-from faussaire.data.plan import Channels, as_pair, choose_channels, choose_resolution, usable
+from faussaire.data.plan import (
+    Channels,
+    PackOptions,
+    as_pair,
+    choose_channels,
+    choose_resolution,
+    usable,
+)
 from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan, scan
 from faussaire.data.source import Source
 from faussaire.data.sources import open_source
@@ -131,6 +139,7 @@ def check(
     resolution: tuple[int, int] | int | None = None,
     *,
     channels: Channels = "auto",
+    fit: Fit = "crop",
     workers: int | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
@@ -139,7 +148,7 @@ def check(
 
     Args:
         source: an opened source, or what `open_source` takes.
-        resolution, channels: what training will ask for, as in `PackOptions`.
+        resolution, channels, fit: what training will ask for, as in `PackOptions`.
         workers: threads; all cores if None.
         progress: called as progress(what, done, total).
         cache: the cache folder; `FAUSSAIRE_CACHE` or the platform's if None.
@@ -150,24 +159,23 @@ def check(
                 opened,
                 resolution,
                 channels=channels,
+                fit=fit,
                 workers=workers,
                 progress=progress,
                 cache=cache,
             )
     seen = scan(source, workers=workers, progress=progress, cache=cache)
-    return judge(source, seen, as_pair(resolution), channels)
+    return judge(source, seen, PackOptions(resolution=resolution, channels=channels, fit=fit))
 
 
-def judge(
-    source: Source, seen: Scan, resolution: tuple[int, int] | None, channels: Channels
-) -> Check:
+def judge(source: Source, seen: Scan, options: PackOptions) -> Check:
     """Put a scan into words."""
     names, labels = source.listing.names, source.listing.labels
     rows, left_out = usable(source, seen)
     size, why, mode = (0, 0), "there is no usable picture", ""
     if len(rows):
-        size, why = choose_resolution(seen, rows, resolution)
-        mode = choose_channels(seen, rows, channels)
+        size, why = choose_resolution(seen, rows, as_pair(options.resolution))
+        mode = choose_channels(seen, rows, options.channels)
     counts = Counter(label for r in rows.tolist() if (label := labels[r]) is not None)
     same, alike = _duplicates(seen, rows)
     flags = seen.flags[rows]
@@ -193,7 +201,7 @@ def judge(
         skipped=dict(source.skipped.most_common()),
         notes=list(source.notes),
     )
-    result.warnings.extend(_warnings(result, seen.sizes[rows]))
+    result.warnings.extend(_warnings(result, seen.sizes[rows], options.fit))
     return result
 
 
@@ -229,11 +237,11 @@ def _aspect(sizes: np.ndarray) -> dict[str, float]:
     return {"min": float(ratio.min()), "median": float(np.median(ratio)), "max": float(ratio.max())}
 
 
-def _warnings(c: Check, sizes: np.ndarray) -> list[Warning]:
+def _warnings(c: Check, sizes: np.ndarray, fit: Fit) -> list[Warning]:
     """Every warning that applies, the gravest first. sizes: (usable, 2)."""
     if c.usable == 0:
         return [Warning("empty", "No picture can be used.")]
-    return _amount(c) + _faults(c) + _shapes(c, sizes) + _looks(c) + _copies(c) + _balance(c)
+    return _amount(c) + _faults(c) + _shapes(c, sizes, fit) + _looks(c) + _copies(c) + _balance(c)
 
 
 def _amount(c: Check) -> list[Warning]:
@@ -264,13 +272,13 @@ def _faults(c: Check) -> list[Warning]:
     return out
 
 
-def _shapes(c: Check, sizes: np.ndarray) -> list[Warning]:
+def _shapes(c: Check, sizes: np.ndarray, fit: Fit) -> list[Warning]:
     out: list[Warning] = []
     height, width = c.resolution
     ratio = (sizes[:, 1] / sizes[:, 0]) / (width / height)
     lost = 1.0 - np.minimum(ratio, 1.0 / ratio)  # share of each picture outside the crop
     cut = int((lost > _LOSS).sum())
-    if cut > 0.05 * c.usable:
+    if fit == "crop" and cut > 0.05 * c.usable:
         text = (
             f"Cropping to {height}x{width} cuts more than a quarter off {cut:,} pictures "
             f"(width:height is {c.aspect['min']:.2f} to {c.aspect['max']:.2f}). "

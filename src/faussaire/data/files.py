@@ -11,6 +11,7 @@ import gzip
 import lzma
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import threading
@@ -139,6 +140,8 @@ class Folder(NamedFiles):
 def read_bytes(path: Path) -> bytes:
     """A picture file's bytes, or a `Fault` with the reason."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise Fault("unreadable", "not a regular file")  # a named pipe would block for ever
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size > MAX_BYTES:

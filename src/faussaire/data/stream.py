@@ -127,7 +127,7 @@ def _gather(field: np.ndarray, rows: np.ndarray, mirrored: np.ndarray | None) ->
     """field[rows], with the width (axis 2) reversed where `mirrored`."""
     out = field.take(rows, axis=0)
     if mirrored is not None:
-        # A pixel's channels are moved as one value, which is 3 to 7 times as fast.
+        # A pixel's channels are moved as one value, which is 2.6 to 7 times as fast.
         whole = out.ndim == 4 and out.shape[3] > 1
         pixels = out.view(f"V{out.itemsize * out.shape[3]}")[..., 0] if whole else out
         pixels[mirrored] = pixels[mirrored][:, :, ::-1]

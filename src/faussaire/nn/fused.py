@@ -1,8 +1,8 @@
 """Layers that do the same as their `torch.nn` namesakes with less traffic through memory.
 
-Each has a plain form in ordinary torch operations, which runs everywhere and is the definition, and a
-fast one for bfloat16 activations in `channels_last` on a CPU, where convolutions are so fast (AMX)
-that what surrounds them costs more than they do. The fast form is chosen per call, from what the call
+Each has a plain form in ordinary torch operations, which runs everywhere and is the definition, and
+a fast one for bfloat16 activations in `channels_last` on a CPU, where convolutions are so fast that
+what surrounds them costs as much as they do. The fast form is chosen per call, from what the call
 looks like; tests hold it equal to the plain one. Parameters, statistics and running averages are
 float32 in both.
 
@@ -25,12 +25,12 @@ enabled: bool = True
 """False keeps every layer here on its plain form; for tests and measurements."""
 
 reduce_statistics: Callable[[Tensor], Tensor] | None = None
-"""Adds a flat float32 tensor over all processes and returns the sum; None where there is one process.
+"""Adds a flat float32 tensor over all processes and returns the sum; None for a single process.
 
-Called with each batch norm's per-channel sums, once in forward and once in backward (again in a
-double backward), in the same order on every process, so that batch statistics are those of the whole
-batch. The tensor may be changed in place. Gradients of weight and bias stay those of this process, to
-be averaged with all others.
+Called with each batch norm's per-channel sums, once in forward and once in backward (more often in
+a double backward), in the same order on every process, so that batch statistics are those of the
+whole batch. The tensor may be changed in place. Gradients of weight and bias stay those of this
+process, to be averaged with all others.
 """
 
 
@@ -42,9 +42,9 @@ class BatchNormAct2d(nn.BatchNorm2d):
 
     y = f((x - mean) / sqrt(var + eps) * weight + bias), x, y: (N, C, H, W).
 
-    Parameters and buffers are those of `nn.BatchNorm2d`. The fast form reads and writes memory twice
+    Parameters and buffers are those of `nn.BatchNorm2d`. The fast form passes over memory twice
     forward and twice backward, and keeps x alone; batch norm and activation apart take about three
-    times as long. It rounds once, after the activation, where the plain form rounds in between too.
+    times as long. It rounds once, after the activation; the plain form rounds in between too.
 
     Args:
         channels: C. The fast form needs a multiple of 16.
@@ -52,6 +52,12 @@ class BatchNormAct2d(nn.BatchNorm2d):
         eps: added to the variance.
         momentum: share of the batch in the running averages.
     """
+
+    # Narrower than in nn.BatchNorm2d, which may go without: here they always exist.
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
 
     def __init__(
         self,
@@ -97,6 +103,7 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return y
 
     def extra_repr(self) -> str:
+        """As `nn.BatchNorm2d`, and the slope."""
         return f"{super().extra_repr()}, negative_slope={self.negative_slope}"
 
 
@@ -178,6 +185,7 @@ class _FusedNormAct(torch.autograd.Function):
         ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         library, shape = kernels(), _shape(x)
+        assert library is not None  # `_norm_is_fast` has asked
         sums = torch.empty(2 * x.size(1) + 1)
         library.faussaire_norm_sums(x.data_ptr(), sums.data_ptr(), *shape)
         sums[-1] = shape[0]
@@ -200,12 +208,14 @@ class _FusedNormAct(torch.autograd.Function):
     def backward(ctx, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd, scale, shift, count = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: the kernels cannot be differentiated again
-            wanted = [t for t, needs in zip((x, weight, bias), ctx.needs_input_grad) if needs]
-            y, *_ = _shared_norm_act(x, weight, bias, ctx.eps, ctx.slope, ctx.reduce)
+            needed = ctx.needs_input_grad[:3]
+            wanted = [t for t, needs in zip((x, weight, bias), needed, strict=True) if needs]
+            y = _shared_norm_act(x, weight, bias, ctx.eps, ctx.slope, ctx.reduce)[0]
             found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
-            return *(next(found) if needs else None for needs in ctx.needs_input_grad[:3]), None, None
+            return *(next(found) if needs else None for needs in needed), None, None
 
         library, shape = kernels(), _shape(x)
+        assert library is not None
         dy = dy.contiguous(memory_format=torch.channels_last)
         sums = torch.empty(2 * x.size(1))  # of g, and of g * (x - mean)
         library.faussaire_norm_backward_sums(

@@ -1,9 +1,9 @@
 """Builds and loads ``fused_kernels.cpp`` with the machine's own compiler, once per machine.
 
-Why a C file and not ``torch.compile``: the kernels are equally fast, but one build of a second serves
-every shape, where the first use of inductor costs 15 to 25 seconds, each further shape one more, and
-its batch norm depends on the number of threads. Where there is no compiler nothing is lost but
-speed: `kernels()` is None, and the layers run in plain torch.
+Why a C++ file and not ``torch.compile``: the kernels are equally fast, but one build of a second
+serves every shape, where the first use of inductor costs 15 to 25 seconds and each further shape
+one more; and these sums do not depend on the number of threads. Where there is no compiler nothing
+is lost but speed: `kernels()` is None, and the layers run in plain torch.
 
 ``FAUSSAIRE_KERNELS=0`` in the environment keeps the kernels off.
 """
@@ -58,9 +58,11 @@ def kernels() -> ctypes.CDLL | None:
 
 def _build(compiler: list[str]) -> Path:
     """Path of the compiled library, from the cache if this machine has built it before."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    from platformdirs import user_cache_dir  # not needed where there is no compiler
+
+    root = Path(os.environ.get("FAUSSAIRE_CACHE") or user_cache_dir("faussaire"))
     name = f"fused-{_fingerprint(compiler)}.so"
-    target = root / "faussaire" / "kernels" / name
+    target = root / "kernels" / name
     if target.exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -250,10 +250,13 @@ def _peaks(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _smoothed(y: np.ndarray) -> np.ndarray:
     """A centred Gaussian mean over about a twentieth of the points; gaps stay gaps."""
+    # A lone wild point must not bend the trend: each point first is the median of five around it.
+    around = np.lib.stride_tricks.sliding_window_view(np.pad(y, 2, mode="edge"), 5)
+    good = np.isfinite(y)
+    y = np.where(good & np.isfinite(around).all(axis=1), np.median(around, axis=1), y)
     width = max(1.0, len(y) / 50)
     reach = math.ceil(3 * width)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / width) ** 2)
-    good = np.isfinite(y)
     # Dividing by the weights present keeps the ends from sagging towards zero.
     sums = np.convolve(np.where(good, y, 0.0), kernel)[reach : reach + len(y)]
     weights = np.convolve(good.astype(np.float64), kernel)[reach : reach + len(y)]

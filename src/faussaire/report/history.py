@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +71,7 @@ class History:
         outcome: `complete`, `interrupted`, `diverged`, or empty where training has not ended or
             could not say so.
         message: the sentence that came with the outcome.
-        last: the latest tick's record, or None.
+        last: the latest tick's record; None if there is none since the run began or went on.
         examples, elapsed: how far the run came.
         unreadable: lines that were torn or are no events.
         written: when the file last changed, in seconds since 1970.
@@ -100,7 +101,9 @@ class History:
         """Share of the run done, in [0, 1]."""
         if self.outcome == "complete":
             return 1.0
-        return min(1.0, max(0.0, _number(self.last, "progress"))) if self.last else 0.0
+        if self.last is None:  # right after a resume
+            return min(1.0, self.examples / self.total) if self.total else 0.0
+        return min(1.0, max(0.0, _number(self.last, "progress")))
 
     @property
     def remaining(self) -> float:
@@ -130,7 +133,7 @@ def read_events(path: Path) -> History:
         written = path.stat().st_mtime
     except FileNotFoundError:
         return History()
-    ticks: list[dict[str, Any]] = []
+    ticks = _Ticks()
     stages: list[StageStart] = []
     notes: list[Note] = []
     resumed: list[int] = []
@@ -143,11 +146,10 @@ def read_events(path: Path) -> History:
             continue
         kind, at, when = record["event"], int(record["examples"]), _number(record, "elapsed")
         if kind == "tick":
-            ticks.append(record)
+            ticks.add(record, at, when)
         elif kind == "started":
             started, finished = record, {}
-            while ticks and ticks[-1]["examples"] > at:
-                ticks.pop()
+            ticks.cut(at)
             while stages and stages[-1].examples > at:
                 stages.pop()
             if at > 0:
@@ -169,21 +171,75 @@ def read_events(path: Path) -> History:
         parameters={str(net): size for net, size in parameters.items() if isinstance(size, int)}
         if isinstance(parameters, dict)
         else {},
-        losses=_series(ticks, "losses"),
-        signs=_series(ticks, "signs"),
-        rates=_series(ticks, "rates"),
-        per_second=_speed(ticks),
+        losses=ticks.series("losses"),
+        signs=ticks.series("signs"),
+        rates=ticks.series("rates"),
+        per_second=ticks.series("").get("examples per second"),
         stages=tuple(stages),
         notes=tuple(notes),
         resumed=tuple(resumed),
         outcome=str(finished.get("outcome", "")),
         message=str(finished.get("message", "")),
-        last=ticks[-1] if ticks else None,
+        last=ticks.last,
         examples=examples,
         elapsed=elapsed,
         unreadable=unreadable,
         written=written,
     )
+
+
+class _Ticks:
+    """Ticks by column as they are read: a hundred thousand records would fill the memory."""
+
+    def __init__(self) -> None:
+        self.last: dict[str, Any] | None = None
+        self._examples: list[int] = []
+        self._elapsed: list[float] = []
+        # Numbers of ticks and values, by group and name; dictionaries keep the order of arrival.
+        self._columns: dict[str, dict[str, tuple[list[int], list[float]]]] = {
+            group: {} for group in ("losses", "signs", "rates", "")
+        }
+
+    def add(self, record: dict[str, Any], examples: int, elapsed: float) -> None:
+        """Take in one tick."""
+        place = len(self._examples)
+        self._examples.append(examples)
+        self._elapsed.append(elapsed)
+        self.last = record
+        speed = record.get("per_second")
+        for group, columns in self._columns.items():
+            values = record.get(group) if group else {"examples per second": speed}
+            if not isinstance(values, dict):
+                continue
+            for name, value in values.items():
+                if isinstance(value, float | int):
+                    column = columns.get(name)
+                    if column is None:
+                        column = columns[name] = ([], [])
+                    column[0].append(place)
+                    column[1].append(value)
+
+    def cut(self, examples: int) -> None:
+        """Forget what came after `examples`."""
+        keep = bisect_right(self._examples, examples)
+        if keep == len(self._examples):
+            return
+        self.last = None
+        del self._examples[keep:], self._elapsed[keep:]
+        for columns in self._columns.values():
+            for places, values in columns.values():
+                first = bisect_left(places, keep)
+                del places[first:], values[first:]
+
+    def series(self, group: str) -> dict[str, Series]:
+        """The group's series by name."""
+        examples = np.asarray(self._examples, dtype=np.float64)
+        elapsed = np.asarray(self._elapsed, dtype=np.float64)
+        return {
+            name: Series(name, examples[places], elapsed[places], np.asarray(values, np.float64))
+            for name, (places, values) in self._columns[group].items()
+            if places
+        }
 
 
 def _records(text: str) -> Iterator[dict[str, Any] | None]:
@@ -219,43 +275,3 @@ def _number(record: Mapping[str, Any] | None, key: str) -> float:
     """A finite number of the record, 0 where there is none."""
     value = record.get(key) if record else None
     return float(value) if isinstance(value, int | float) and abs(value) < 1e300 else 0.0
-
-
-def _series(ticks: list[dict[str, Any]], group: str) -> dict[str, Series]:
-    """The group's series by name, in the order in which names first appeared."""
-    columns: dict[str, tuple[list[float], list[float], list[float]]] = {}
-    for tick in ticks:
-        values = tick.get(group)
-        if not isinstance(values, dict):
-            continue
-        for name, value in values.items():
-            if not isinstance(value, int | float):
-                continue
-            column = columns.get(name)
-            if column is None:
-                column = columns[name] = ([], [], [])
-            column[0].append(tick["examples"])
-            column[1].append(tick.get("elapsed") or 0.0)
-            column[2].append(value)
-    return {name: _arrays(name, *column) for name, column in columns.items()}
-
-
-def _speed(ticks: list[dict[str, Any]]) -> Series | None:
-    known = [tick for tick in ticks if isinstance(tick.get("per_second"), int | float)]
-    if not known:
-        return None
-    return _arrays(
-        "examples per second",
-        [tick["examples"] for tick in known],
-        [tick.get("elapsed") or 0.0 for tick in known],
-        [tick["per_second"] for tick in known],
-    )
-
-
-def _arrays(name: str, examples: list[float], elapsed: list[float], values: list[float]) -> Series:
-    return Series(
-        name,
-        np.asarray(examples, dtype=np.float64),
-        np.asarray(elapsed, dtype=np.float64),
-        np.asarray(values, dtype=np.float64),
-    )

@@ -13,15 +13,9 @@ from faussaire.core.events import Event, PreviewDue, Started, Tick
 
 
 class TensorBoard:
-    """An observer that writes to `RUN/tensorboard`.
+    """An observer that writes to `RUN/tensorboard`; a UserError where the extra is not installed.
 
     It must come after the observer that writes previews, whose files it shows.
-
-    Args:
-        run: the run's folder.
-
-    Raises:
-        UserError: the extra `tensorboard` is not installed.
     """
 
     def __init__(self, run: Path) -> None:

@@ -1,0 +1,156 @@
+"""Kills, signals, full disks and second processes: nothing that was saved is ever lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from cli.commands import TINY, faussaire, make_pictures, start, weights
+
+LONG = [*TINY, "--examples", "16000", "--save-every", "0.3", "--preview-every", "4000"]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    faussaire("train", "dcgan", photos, "--out", out, *LONG)
+    return out
+
+
+def wait_for(path: Path, pattern: str, process: subprocess.Popen[str]) -> None:
+    """Until the process has left a first trace of this name."""
+    end = time.monotonic() + 60
+    while not list(path.glob(pattern)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the run never began"
+        time.sleep(0.01)
+
+
+def test_kill_at_random_moments_then_resume_gives_the_very_same_weights(
+    photos, uninterrupted, tmp_path
+):
+    out = tmp_path / "killed"
+    dice = random.Random(7)
+    kills = 0
+    for _ in range(4):
+        process = start("train", "dcgan", photos, "--out", out, *LONG)
+        wait_for(out, "events.jsonl", process)
+        time.sleep(dice.uniform(0.0, 2.0))
+        kills += process.poll() is None
+        process.kill()
+        process.communicate()
+    assert kills >= 2, "the run is too short for this test to interrupt it"
+    faussaire("resume", out)
+    assert weights(out) == weights(uninterrupted)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_and_say_so(number, code, photos, uninterrupted, tmp_path):
+    out = tmp_path / "stopped"
+    process = start("train", "dcgan", photos, "--out", out, *LONG)
+    wait_for(out, "samples/000000000000.png", process)
+    time.sleep(0.5)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "everything is saved" in err
+    assert "Traceback" not in err
+    assert list(out.glob("checkpoints/0*/state.json"))
+    faussaire("train", "dcgan", photos, "--out", out, *LONG)
+    assert weights(out) == weights(uninterrupted)
+
+
+def test_two_processes_killed_and_resumed(photos, tmp_path):
+    words = ["--out", tmp_path / "straight", *TINY, "--examples", "3200", "--save-every", "0.3"]
+    faussaire("train", "dcgan", photos, *words, "--processes", 2)
+    words[1] = out = tmp_path / "killed"
+    process = start("train", "dcgan", photos, *words, "--processes", 2, start_new_session=True)
+    wait_for(out, "checkpoints/0*/state.json", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert weights(out) != weights(tmp_path / "straight")
+    faussaire("resume", out, "--processes", 2)
+    assert weights(out) == weights(tmp_path / "straight")
+
+
+def test_a_second_process_on_the_same_run_is_turned_away(photos, tmp_path):
+    out = tmp_path / "run"
+    first = start("train", "dcgan", photos, "--out", out, *LONG)
+    wait_for(out, "events.jsonl", first)
+    _, err = faussaire("train", "dcgan", photos, "--out", out, *LONG, expect=2)
+    assert "Another process is training" in err
+    first.kill()
+    first.communicate()
+    faussaire("info", out)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(photos, tmp_path):
+    out = tmp_path / "run"
+    words = ["--out", out, *TINY, "--examples", "640"]
+    faussaire("train", "dcgan", photos, *words)
+    faussaire("resume", out, "--examples", "1280")
+    straight = weights(out)
+    last = max(out.glob("checkpoints/0*"))
+    file = last / "networks.safetensors"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    _, err = faussaire("sample", out, "--grid", tmp_path / "g.png", expect=2)
+    assert "checksum" in err
+    assert "networks.safetensors" in err
+    said, _ = faussaire("resume", out, "--examples", "1280")
+    assert "An older checkpoint is used" in said
+    assert weights(out) == straight
+
+
+def test_divergence_stops_keeps_the_last_good_state_and_says_what_to_try(photos, tmp_path):
+    out = tmp_path / "run"
+    words = ["--out", out, "--resolution", 16, "--batch", 16]
+    faussaire("train", "classic", photos, *words, "--examples", "64", "--optimiser", "sgd")
+    before = weights(out)
+    _, err = faussaire(
+        "resume", out, "--examples", "64000", "--lr", "1e30", "--allow-changes", expect=2
+    )
+    assert "diverged" in err
+    assert "64 examples is good" in err
+    assert "learning rate" in err
+    assert weights(out) == before
+
+
+def test_a_full_disk_ends_in_a_sentence(photos, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this machine mounts no tmpfs")
+    try:
+        out = small / "run"
+        process = start("train", "dcgan", photos, "--out", out, *LONG)
+        _, err = process.communicate(timeout=90)
+        assert process.returncode == 2, err
+        assert "is full" in err
+        assert "Traceback" not in err
+        for state in out.glob("checkpoints/0*"):
+            assert {path.name for path in state.iterdir()} >= {"state.json", "networks.safetensors"}
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_folder_that_cannot_be_written_ends_in_a_sentence(photos, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    _, err = faussaire("train", "dcgan", photos, "--out", tmp_path / "file" / "run", *TINY, expect=2)
+    assert "could not be begun" in err

@@ -1,0 +1,251 @@
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faussaire.core import events
+from faussaire.core.errors import UserError
+from faussaire.report.page import render, write_report
+
+
+def make_run(
+    folder: Path,
+    *,
+    previews: int = 3,
+    ticks: int = 50,
+    outcome: str = "complete",
+    mode: str = "L",
+    source: str = "digits",
+) -> Path:
+    """A run folder as training leaves it."""
+    (folder / "samples").mkdir(parents=True)
+    total = 100 * max(1, ticks)
+    base = {"examples": 0, "elapsed": 0.0}
+    records = [
+        events.Started(
+            **base, family="dcgan", total=total, device="cpu", parameters={"generator": 99_000}
+        ).record(),
+        events.StageBegan(**base, stage="adversarial").record(),
+    ]
+    for index in range(1, ticks + 1):
+        records.append(
+            events.Tick(
+                examples=100 * index,
+                elapsed=index / 2,
+                rounds=index,
+                stage="adversarial",
+                losses={"discriminator.adversarial": 1.3, "generator.adversarial": 0.7 + 1 / index},
+                signs={"D(x)": 0.6, "D(G(z))": 0.4, "gradient norm": 1.0},
+                rates={"generator": 2e-4 / index},
+                per_second=200.0,
+                progress=index / max(1, ticks),
+            ).record()
+        )
+    if outcome:
+        records.append(
+            events.Finished(
+                examples=100 * ticks, elapsed=ticks / 2, outcome=outcome, message="So it ended."
+            ).record()
+        )
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (folder / "events.jsonl").write_text(text)
+    (folder / "config.yaml").write_text(json.dumps({"family": "dcgan", "source": source}))
+    (folder / "env.json").write_text(
+        json.dumps({"faussaire": "0.1.0", "device": {"name": "cpu", "bf16": True}, "git": None})
+    )
+    (folder / "data.json").write_text(
+        json.dumps(
+            {
+                "source": source,
+                "count": 1797,
+                "channels": 1,
+                "classes": ["zero", "one"],
+                "class_counts": {"zero": 900, "one": 897},
+                "left_out": [{"name": "bad.jpg", "reason": "It is cut short."}],
+                "warnings": ["Few pictures."],
+                "unheard_of": {"deep": [1, 2]},
+            }
+        )
+    )
+    for index in range(previews):
+        Image.new(mode, (60, 40), 7).save(folder / f"samples/{(index + 1) * 100:012d}.png")
+    if previews:
+        Image.new(mode, (60, 40)).save(folder / "samples/reals.png")
+    return folder
+
+
+class Links(html.parser.HTMLParser):
+    """Everything that a page asks for, and its tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = ("src", "href", "xlink:href", "srcset", "action", "data", "poster")
+        self.targets += [value or "" for name, value in attrs if name in names]
+
+
+def check(page: str) -> Links:
+    """The page is complete in itself; returns what it is made of."""
+    links = Links()
+    links.feed(page)
+    assert all(target.startswith("data:image/") for target in links.targets)
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "@import" not in page
+    assert "url(" not in page
+    return links
+
+
+def test_report_of_a_complete_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    path = write_report(run)
+    assert path == run / "report.html"
+    page = path.read_text()
+    links = check(page)
+    assert len(links.targets) == 1 + 1 + 1 + 3  # latest, reals, viewer, frames
+    words = ["Complete", "So it ended.", "D(x)", "D(G(z))", "balance", "Speed", "1797", "bad.jpg"]
+    for word in (*words, "Few pictures.", "device.bf16", "Unheard of.deep", "gradient norm"):
+        assert word in page
+    for command in (
+        f"faussaire resume {run}",
+        f"faussaire sample {run} --count 64 --grid grid.png",
+        f"faussaire film {run} film.gif",
+    ):
+        assert command in page
+    assert "faussaire.load(" in page
+    assert [file.name for file in run.iterdir() if file.name.startswith(".")] == []
+
+
+def test_report_of_a_run_that_has_just_begun(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("family: dcgan\nsource: digits\n")
+    page = write_report(run).read_text()
+    check(page)
+    assert "Not begun" in page
+    assert "No checkpoint is saved yet" in page
+
+
+def test_report_before_the_first_tick(tmp_path: Path) -> None:
+    page = render(make_run(tmp_path / "run", previews=0, ticks=0, outcome=""))
+    check(page)
+    assert "Running" in page
+    assert "The first samples appear here" in page
+
+
+def test_report_of_a_run_without_pictures(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", previews=0)
+    (run / "samples").rmdir()
+    (run / "data.json").write_text('{"source": "adult", "columns": 14}')
+    page = render(run)
+    links = check(page)
+    assert "img" not in links.tags
+    assert "--grid" not in page
+    assert "faussaire film" not in page
+
+
+def test_report_of_a_crashed_run(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", outcome="")
+    with (run / "events.jsonl").open("a") as file:
+        file.write('{"event":"tick","exam')
+    (run / "samples/000000099999.png").write_bytes(b"\x89PNG half")
+    (run / "env.json").write_text("{")
+    (run / "config.yaml").write_text("a: [")
+    page = render(run, now=4e9)
+    check(page)
+    assert "Stopped without a word" in page
+    assert "env.json could not be read" in page
+    assert "config.yaml could not be read" in page
+    assert "after 300 examples" in page  # the newest picture that can be shown
+
+
+@pytest.mark.parametrize("outcome", ["interrupted", "diverged"])
+def test_report_says_how_a_run_ended(tmp_path: Path, outcome: str) -> None:
+    page = render(make_run(tmp_path / "run", outcome=outcome))
+    assert outcome.capitalize() in page
+    assert "So it ended." in page
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    evil = "\"><script>alert(1)</script><img src=x onerror=alert(2)>&' {{ 7*7 }}"
+    run = make_run(tmp_path / evil.replace("/", "∕"), source=evil)
+    (run / "env.json").write_text(json.dumps({evil: evil, "device": {evil: [evil]}}))
+    (run / "data.json").write_text(
+        json.dumps(
+            {
+                "classes": [evil],
+                "class_counts": {evil: 3},
+                "left_out": [{"name": evil, "reason": evil}, evil],
+                "warnings": [evil],
+                "channels": evil,
+                evil: evil,
+            }
+        )
+    )
+    record = events.Tick(
+        examples=9000,
+        elapsed=9.0,
+        rounds=1,
+        stage=evil,
+        losses={evil: 1.0},
+        signs={evil: 2.0},
+        rates={evil: 1.0},
+    ).record()
+    begun = events.StageBegan(examples=5500, elapsed=9.0, stage=evil).record()
+    noted = events.Noted(examples=9000, elapsed=9.0, message=evil).record()
+    ended = events.Finished(examples=9000, elapsed=9.0, outcome=evil, message=evil).record()
+    with (run / "events.jsonl").open("a") as file:
+        file.writelines(json.dumps(one) + "\n" for one in (begun, record, noted, ended))
+    page = render(run)
+    links = check(page)
+    assert links.tags.count("script") == 1
+    assert "<script>alert" not in page
+    assert "onerror=alert(2)>" not in page
+    assert "49" not in re.sub(r"base64,[^\"]+", "", page).split("<header>")[1].split("</h1>")[0]
+
+
+def test_previews_are_chosen_evenly(tmp_path: Path) -> None:
+    page = render(make_run(tmp_path / "run", previews=100))
+    shown = [int(n.replace(",", "")) for n in re.findall(r'data-full="([\d,]+) ', page)]
+    assert len(shown) == 12
+    assert (shown[0], shown[-1]) == (100, 10_000)
+    assert max(np.diff(shown)) - min(np.diff(shown)) <= 100
+
+
+def test_large_pictures_keep_the_page_below_five_megabytes(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", previews=3, mode="RGB")
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), dtype=np.uint8)
+    for path in (run / "samples").iterdir():
+        Image.fromarray(noise).save(path, compress_level=0)
+    report = write_report(run)
+    assert report.stat().st_size < 2_600_000 * 4 / 3
+    check(report.read_text())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P"])
+def test_pictures_of_any_mode(tmp_path: Path, mode: str) -> None:
+    check(render(make_run(tmp_path / "run", mode=mode)))
+
+
+def test_another_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not the folder of a run"):
+        write_report(tmp_path)
+
+
+def test_many_losses_are_drawn_by_phase(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ticks=0, outcome="")
+    losses = {f"{phase}.{term}": 1.0 for phase in ("d", "g") for term in ("adv", "r1", "pl")}
+    tick = events.Tick(examples=10, elapsed=1.0, rounds=1, stage="s", losses=losses).record()
+    with (run / "events.jsonl").open("a") as file:
+        file.write(json.dumps(tick) + "\n")
+    page = render(run)
+    assert "Losses of d" in page
+    assert "Losses of g" in page

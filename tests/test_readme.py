@@ -1,0 +1,76 @@
+"""The README's commands, run as a reader would, on a small folder with short budgets."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli.commands import environment, make_pictures
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    """Code blocks of a language that are marked as tested."""
+    pattern = rf"<!-- tested -->\n```{language}\n(.*?)```"
+    found = re.findall(pattern, README.read_text("utf-8"), re.DOTALL)
+    assert found, f"the README has no tested {language} block"
+    return found
+
+
+def hurry(text: str) -> str:
+    """The same with a budget of seconds and the smallest resolution."""
+    text = re.sub(r"--for \w+", "--for 2s", text)
+    text = re.sub(r'duration="\w+"', 'duration="2s"', text)
+    text = re.sub(r"--resolution \w+", "--resolution 16 --width 8", text)
+    return re.sub(r"resolution=\d+", "resolution=16, width=8", text)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("desk")
+    make_pictures(folder / "photos")
+    return folder
+
+
+def test_the_commands_work_in_their_order(desk):
+    for line in "".join(blocks("bash")).splitlines():
+        words = shlex.split(hurry(line), comments=True)
+        assert words[0] == "faussaire", f"not a faussaire command: {line}"
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=desk,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    assert (desk / "runs" / "dcgan-photos" / "report.html").exists()
+    assert (desk / "grid.png").exists()
+    assert (desk / "walk.gif").exists()
+    assert len(list((desk / "samples").iterdir())) == 10
+
+
+def test_the_python_works(desk):
+    for block in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", hurry(block)],
+            cwd=desk,
+            env={**environment(), "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_links_lead_somewhere():
+    for page in (README, *README.parent.glob("docs/**/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"
