@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-all lint bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/faussaire train dcgan digits --preset demo --out runs/demo
+	$(BIN)/faussaire train dcgan digits --resolution 32 --width 32 --conditional --for 2m --out runs/demo
 	@echo
 	@echo "Those were 1,797 handwritten digits. With your own pictures:"
 	@echo "    $(BIN)/faussaire train dcgan FOLDER --resolution 64 --for 30m"

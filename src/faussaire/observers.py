@@ -25,10 +25,11 @@ class Previews:
     def __init__(self, state: State, run: Run, images: Images, seed: int) -> None:
         self._state, self._run, self._seed = state, run, seed
         spec: Pictures = state.family.spec
-        self._columns = 8
-        self._count = preview_count(spec)
         conditional = getattr(state.family.config, "conditional", False)
-        self._labels = class_columns(spec, self._count, self._columns) if conditional else None
+        classes = len(spec.classes) if conditional else 0
+        self._columns = classes if 5 <= classes <= 12 else 8
+        self._count = preview_count(spec, self._columns)
+        self._labels = class_columns(classes, self._count, self._columns) if classes else None
         reals = run.samples / "reals.png"
         if not reals.exists():
             rows = np.linspace(0, len(images) - 1, min(self._count, len(images))).astype(int)
@@ -51,19 +52,16 @@ class Previews:
         pass
 
 
-def preview_count(spec: Pictures) -> int:
-    """64 small pictures in a grid, fewer of large ones: some four megapixels at most."""
-    rows = int(4e6 / (8 * spec.height * spec.width))
-    return 8 * min(8, max(1, rows))
+def preview_count(spec: Pictures, columns: int) -> int:
+    """Eight rows of small pictures, fewer of large ones: some four megapixels at most."""
+    rows = int(4e6 / (columns * spec.height * spec.width))
+    return columns * min(8, max(1, rows))
 
 
-def class_columns(spec: Pictures, count: int, columns: int) -> Tensor:
+def class_columns(classes: int, count: int, columns: int) -> Tensor:
     """Labels (count,) such that each column of a grid shows one class, as far as they go."""
-    classes = len(spec.classes)
     column = torch.arange(count) % columns
     row = torch.arange(count) // columns
-    if classes <= columns:
-        return column % classes
     blocks = math.ceil(classes / columns)
     return (column + columns * (row % blocks)) % classes
 
