@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cli.commands import environment, make_pictures
 
 README = Path(__file__).resolve().parent.parent / "README.md"

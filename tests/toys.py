@@ -1,11 +1,12 @@
 """Toy families, as unlike each other as the field's algorithms are, for proving the engine.
 
-Each runs through the same loop and the whole contract suite. Networks are tiny and data are made here;
-the algorithms are whole.
+Each runs through the same loop and the whole contract suite. Networks are tiny and data are made
+here; the algorithms are whole.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +28,7 @@ from faussaire.data.stream import Stream
 
 def mlp(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for ins, outs in zip(widths, widths[1:], strict=False):
+    for ins, outs in itertools.pairwise(widths):
         layers += [nn.Linear(ins, outs), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
 
@@ -76,9 +77,7 @@ class WGANGP(PointGAN):
         self.nets["critic"] = nn.Sequential(mlp(2, 32, 32), nn.SiLU(), nn.Linear(32, 1, bias=False))
 
     def optimisers(self) -> dict[str, OptimiserSpec]:
-        return {
-            net: Adam(nets=(net,), lr=linear(1e-3, 0.0), betas=(0.0, 0.9)) for net in self.nets
-        }
+        return {net: Adam(nets=(net,), lr=linear(1e-3, 0.0), betas=(0.0, 0.9)) for net in self.nets}
 
     def stages(self, total: int) -> tuple[Stage, ...]:
         return (
@@ -163,9 +162,7 @@ class Conditional(PointGAN):
         self.nets = {"generator": mlp(4 + 8, 32, 2), "critic": mlp(2 + 8, 32, 1)}
 
     def optimisers(self) -> dict[str, OptimiserSpec]:
-        return {
-            net: Adam(nets=(net,), lr=cosine(2e-3, 1e-3, examples=4000)) for net in self.nets
-        }
+        return {net: Adam(nets=(net,), lr=cosine(2e-3, 1e-3, examples=4000)) for net in self.nets}
 
     def stages(self, total: int) -> tuple[Stage, ...]:
         return (
@@ -203,7 +200,7 @@ class Conditional(PointGAN):
 
 
 class BalancedStream:
-    """Training by sampling: a class is drawn first, by the logarithm of its count, then a row of it."""
+    """Training by sampling: a class is drawn first, by the log of its count, then a row of it."""
 
     def __init__(self, table: dict[str, np.ndarray], *, rank: int = 0, world: int = 1) -> None:
         self.table, self.rank, self.world = table, rank, world
@@ -410,7 +407,9 @@ class Sequences(Family[Any]):
                 for _ in range(self.rollouts)
             ]
             with torch.no_grad():
-                rewards.append(torch.stack([self.nets["critic"](end) for end in ends]).sigmoid().mean(0))
+                rewards.append(
+                    torch.stack([self.nets["critic"](end) for end in ends]).sigmoid().mean(0)
+                )
         reward = torch.stack(rewards, dim=1)
         batch.observe({"reward": reward})
         chosen = self.nets["generator"](tokens).gather(2, tokens[:, :, None]).squeeze(2)
@@ -554,8 +553,12 @@ def _points(rank: int, world: int) -> Stream:
 
 def _domains(rank: int, world: int) -> Stream:
     points = ring()["points"]
-    return Stream([{"a": points[:300]}, {"b": points[300:] @ np.float32([[0, 1], [-1, 0]])}],
-                  seed=1, rank=rank, world=world)
+    return Stream(
+        [{"a": points[:300]}, {"b": points[300:] @ np.float32([[0, 1], [-1, 0]])}],
+        seed=1,
+        rank=rank,
+        world=world,
+    )
 
 
 def _tokens(rank: int, world: int) -> Stream:
@@ -567,7 +570,9 @@ def _tokens(rank: int, world: int) -> Stream:
 TOYS = {
     "wgan-gp": Toy(WGANGP, _points),
     "lazy": Toy(Lazy, _points),
-    "conditional": Toy(Conditional, lambda rank, world: BalancedStream(ring(), rank=rank, world=world)),
+    "conditional": Toy(
+        Conditional, lambda rank, world: BalancedStream(ring(), rank=rank, world=world)
+    ),
     "cyclegan": Toy(Cycle, _domains),
     "seqgan": Toy(Sequences, _tokens),
     "vae": Toy(VAE, _points),

@@ -120,8 +120,12 @@ class Model:
                     f"The classes are: {', '.join(classes[:20])}.",
                 )
             label = classes.index(label)
-        numbers = torch.as_tensor(label).expand(count) if isinstance(label, int) else torch.tensor(label)
-        if len(numbers) != count or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(classes):
+        numbers = (
+            torch.as_tensor(label).expand(count) if isinstance(label, int) else torch.tensor(label)
+        )
+        if len(numbers) != count or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(
+            classes
+        ):
             raise UserError(
                 f"The class numbers {label} do not fit {count} samples of {len(classes)} classes.",
                 f"Give one number from 0 to {len(classes) - 1}, or one for each sample.",
@@ -129,9 +133,7 @@ class Model:
         return numbers.long()
 
 
-def load(
-    path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto"
-) -> Model:
+def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Model:
     """A model from a run folder, or from one checkpoint folder.
 
     Args:

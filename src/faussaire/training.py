@@ -69,9 +69,7 @@ def read_pictures(
         background=background,  # pyright: ignore[reportArgumentType]
     )
     with open_source(settings.source, classes=data.classes, labels=data.labels) as source:
-        report = check(
-            source, data.resolution, channels=options.channels, progress=progress
-        )
+        report = check(source, data.resolution, channels=options.channels, progress=progress)
         small = min(report.resolution) < kind.least_side if report.usable else False
         if data.resolution is None and small:
             options = dataclasses.replace(options, resolution=_enlarged(report, kind.least_side))
@@ -178,7 +176,9 @@ class Workshop:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mix(self.settings.training.seed, "weights"))
             family = self.kind(self.settings.model, self.spec)
-            return State(family, self.device, total=total, half_life=self.settings.training.half_life)
+            return State(
+                family, self.device, total=total, half_life=self.settings.training.half_life
+            )
 
     def plan(self, total: int) -> Plan:
         """The loop's plan."""
@@ -315,9 +315,7 @@ def run_settings(
     return run
 
 
-def _reconcile(
-    settings: Settings, run: Run, allow_changes: bool, new_budget: bool
-) -> Settings:
+def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bool) -> Settings:
     """The run's own settings where it exists, after making sure that nothing differs unasked."""
     if not run.exists():
         return settings

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cli.commands import TINY, environment, faussaire, make_pictures, weights
 from PIL import Image
 
 import faussaire as package
+from cli.commands import TINY, environment, faussaire, make_pictures, weights
 from faussaire.cli import COMMANDS, main
 
 SOURCE = Path(package.__file__).parent
@@ -80,9 +80,7 @@ def test_the_same_from_python(run):
 
 
 def test_films(run, tmp_path):
-    faussaire(
-        "film", run, tmp_path / "walk.gif", "--seconds", 0.5, "--fps", 8, "--columns", 2
-    )
+    faussaire("film", run, tmp_path / "walk.gif", "--seconds", 0.5, "--fps", 8, "--columns", 2)
     with Image.open(tmp_path / "walk.gif") as film:
         assert getattr(film, "n_frames", 1) >= 3
     faussaire("film", run, tmp_path / "growing.gif", "--kind", "training")
@@ -267,5 +265,8 @@ def test_nothing_imports_torchvision():
     for path in SOURCE.rglob("*.py"):
         assert "import torchvision" not in path.read_text(), path
         assert "from torchvision" not in path.read_text(), path
-    code = "import sys, faussaire, faussaire.training, faussaire.model; assert 'torchvision' not in sys.modules"
+    code = (
+        "import sys, faussaire, faussaire.training, faussaire.model\n"
+        "assert 'torchvision' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == 0

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cli.commands import TINY, faussaire, make_pictures, start, weights
 
 LONG = [*TINY, "--examples", "16000", "--save-every", "0.3", "--preview-every", "4000"]
@@ -152,5 +153,7 @@ def test_a_full_disk_ends_in_a_sentence(photos, tmp_path):
 
 def test_a_folder_that_cannot_be_written_ends_in_a_sentence(photos, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    _, err = faussaire("train", "dcgan", photos, "--out", tmp_path / "file" / "run", *TINY, expect=2)
+    _, err = faussaire(
+        "train", "dcgan", photos, "--out", tmp_path / "file" / "run", *TINY, expect=2
+    )
     assert "could not be begun" in err

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from toys import TOYS
 
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
@@ -20,6 +19,7 @@ from faussaire.core.loop import Loop, Plan
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.families import load_family
+from toys import TOYS
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,15 @@ def _family(name: str, **settings: Any) -> Case:
         family = load_family(name)
         return family(family.Config(**settings), spec)
 
-    label = "-".join([name, *(f"{key}={value}" for key, value in settings.items() if key in LABELS)])
+    label = "-".join(
+        [name, *(f"{key}={value}" for key, value in settings.items() if key in LABELS)]
+    )
     return Case(
         name=label,
         make=make,
-        stream=lambda rank, world: Stream([pictures(SMALL)], seed=3, flip=("images",), rank=rank, world=world),
+        stream=lambda rank, world: Stream(
+            [pictures(SMALL)], seed=3, flip=("images",), rank=rank, world=world
+        ),
         pictures=True,
         batch=4,
         scale=1 / 40,
@@ -96,8 +100,12 @@ FAMILIES = [
 CASES = [
     *FAMILIES,
     *(
-        Case(name=name, make=lambda spec=None, toy=toy: toy.family(), stream=toy.stream,
-             same_split=name != "growing")
+        Case(
+            name=name,
+            make=lambda spec=None, toy=toy: toy.family(),
+            stream=toy.stream,
+            same_split=name != "growing",
+        )
         for name, toy in TOYS.items()
     ),
 ]
@@ -112,9 +120,7 @@ def build(case: Case, *, seed: int = 0, device: Device = CPU, total: int = TOTAL
     return State(case.make(), device, total=case.examples(total))
 
 
-def train(
-    case: Case, state: State, until: int, *, world: World | None = None, **loop: Any
-) -> Loop:
+def train(case: Case, state: State, until: int, *, world: World | None = None, **loop: Any) -> Loop:
     """Train the state to `case.examples(until)` (or a little more, where rounds are large)."""
     world = world or World()
     plan = Plan(batch=case.batch, seed=5, **loop.pop("plan", {}))

@@ -67,7 +67,9 @@ def test_only_the_nets_of_the_phase_get_gradients(case):
             for net, module in state.family.nets.items()
             for name, _ in module.named_parameters()
         }
-        moved = {parameters[name] for name in differing_in(before, content(state)) if name in parameters}
+        moved = {
+            parameters[name] for name in differing_in(before, content(state)) if name in parameters
+        }
         assert moved <= set(phase.nets), f"{phase.name} also moved {moved - set(phase.nets)}"
         assert moved, f"{phase.name} moved nothing"
         assert all(p.grad is None for net in state.family.nets.values() for p in net.parameters())

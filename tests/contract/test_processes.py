@@ -58,13 +58,15 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, to
 def test_two_processes_end_as_one(case, together):
     """To rounding: sums over halves of a batch are added in another order, and Adam's division by a
     square root magnifies the difference where gradients are tiny, so the bound is on the norm.
-    Batch normalisation subtracts nearly equal sums and feeds the rest forward: a wider bound."""
+    Batch normalisation over four pictures is chaotic: there the bound only tells
+    shared statistics from separate ones, which differ by more than half; the layer itself is held
+    to rounding in tests/nn."""
     if not case.same_split:
         pytest.skip("dropout draws inside the network, for each process's own rows")
     state = build(case)
     train(case, state, UNTIL)
     alone = content(state)
-    bound = 2e-2 if case.pictures else 2e-3
+    bound = 0.1 if case.pictures else 2e-3
     assert alone.keys() == together[case.name].keys()
     for name, value in alone.items():
         if name.startswith("networks/") and value.is_floating_point():

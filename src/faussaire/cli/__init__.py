@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from faussaire import __version__
 from faussaire.cli.console import fail
 from faussaire.core.errors import Interrupted, UserError, nearest
 
@@ -59,9 +60,7 @@ def _dispatch(words: list[str]) -> int:
         print(_overview())
         return 0
     if words[0] in ("--version", "-V"):
-        from importlib.metadata import version
-
-        print(f"faussaire {version('faussaire')}")
+        print(f"faussaire {__version__}")
         return 0
     command, *rest = words
     if command not in COMMANDS:

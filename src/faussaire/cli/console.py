@@ -135,7 +135,9 @@ def _sentence(event: Event) -> str | None:
     if isinstance(event, Started):
         size = ", ".join(f"{name} {format_count(n)}" for name, n in event.parameters.items())
         begin = f"continuing at {event.examples:,} of" if event.examples else "for"
-        return f"training {event.family} on {event.device}, {begin} {event.total:,} examples ({size})"
+        return (
+            f"training {event.family} on {event.device}, {begin} {event.total:,} examples ({size})"
+        )
     if isinstance(event, StageBegan):
         return f"stage: {event.stage}"
     if isinstance(event, Noted):

@@ -25,7 +25,9 @@ def run(arguments: list[str]) -> int:
     from faussaire.core.device import Device, cpu_has_bfloat16, has_compiler
     from faussaire.data.cache import cache_dir
 
-    facts = {key: value for key, value in environment().items() if key not in ("command", "started")}
+    facts = {
+        key: value for key, value in environment().items() if key not in ("command", "started")
+    }
     facts["would_use"] = Device.choose().describe()
     facts["cpu_bfloat16"] = cpu_has_bfloat16()
     facts["compiler"] = has_compiler()

@@ -62,17 +62,17 @@ def run(arguments: list[str]) -> int:
 
 def _walk(options: Options) -> Iterator[np.ndarray]:
     """Frames (H, W, C) of a closed walk; each cell of the grid has its own."""
+    import torch
+
     from faussaire.model import load
     from faussaire.report.film import walk
     from faussaire.report.pictures import grid, to_uint8
-
-    import torch
 
     model = load(options.run)
     cells = options.columns**2
     frames = max(2, round(options.seconds * options.fps))
     points = model.latents(cells * options.pictures, seed=options.seed).flatten(1).numpy()
-    paths = np.stack([walk(points[cell :: cells], frames) for cell in range(cells)], axis=1)
+    paths = np.stack([walk(points[cell::cells], frames) for cell in range(cells)], axis=1)
     labels = None
     if model.conditional:
         labels = torch.arange(cells) % len(model.spec.classes)

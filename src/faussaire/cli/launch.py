@@ -23,7 +23,9 @@ def together(words: list[str], count: int) -> int:
     """
     if count > 64:
         raise UserError(f"{count} processes are more than one machine runs.", "Use torchrun.")
-    processes = [_start(words, rank, count, port) for port in [_free_port()] for rank in range(count)]
+    processes = [
+        _start(words, rank, count, port) for port in [_free_port()] for rank in range(count)
+    ]
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for process in processes:

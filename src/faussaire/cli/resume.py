@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
-
 from faussaire.cli.train import Command, _parse, start
 from faussaire.core.errors import UserError
 from faussaire.core.run import Run

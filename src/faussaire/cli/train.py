@@ -144,7 +144,11 @@ def _parse(
     group = dataclasses.make_dataclass(
         "Options",
         [
-            (name, tyro.conf.OmitArgPrefixes[kind], dataclasses.field(default=getattr(below, name, Command())))
+            (
+                name,
+                tyro.conf.OmitArgPrefixes[kind],
+                dataclasses.field(default=getattr(below, name, Command())),
+            )
             for name, kind in kinds.items()
         ],
         frozen=True,
@@ -246,5 +250,3 @@ def _help() -> str:
             "`faussaire train FAMILY --help` lists every option, with its default.",
         ]
     )
-
-

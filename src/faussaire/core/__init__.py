@@ -1,0 +1,1 @@
+"""The engine: it knows no family, no kind of data and no console."""

@@ -39,9 +39,10 @@ class Average:
         keep = decay(examples, clock.examples, half_life=self.half_life, ramp=self.ramp)
         for name, source in self._sources.items():
             twin = self.nets[name]
-            ours, theirs = list(twin.parameters()), list(source.parameters())
+            ours: list[Tensor] = [*twin.parameters()]
+            theirs: list[Tensor] = [*source.parameters()]
             if ours:
-                torch._foreach_lerp_(ours, theirs, 1.0 - keep)
+                torch._foreach_lerp_(ours, theirs, 1.0 - keep)  # pyright: ignore
             for mine, other in zip(twin.buffers(), source.buffers(), strict=True):
                 mine.copy_(other)
 

@@ -48,8 +48,6 @@ class Checkpoints:
             UserError: the disk is full or the folder cannot be written; older checkpoints are intact.
         """
         final = self.folder / f"{record['examples']:012d}"
-        if (final / _STATE).exists():
-            return final  # the same instant of a deterministic run: the same content
         temporary = self.folder / f".writing-{os.getpid()}"
         try:
             self._clear_leftovers()
@@ -63,8 +61,8 @@ class Checkpoints:
             state = {"format": FORMAT, **record, "sha256": sums}
             write_flushed(temporary / _STATE, json.dumps(state, indent=1).encode())
             flush_folder(temporary)
-            if final.exists():
-                shutil.rmtree(final)  # a damaged one under the same name
+            if final.exists():  # of the same instant: damaged, or saved before a change of settings
+                self._remove(final)
             temporary.rename(final)
             flush_folder(self.folder)
         except OSError as error:
@@ -131,10 +129,13 @@ class Checkpoints:
         marked = set(self.marks().values())
         for path in self.all()[: -self.keep]:
             if path.name not in marked:
-                # Renamed first: a kill during removal must not leave half a checkpoint in its place.
-                doomed = path.with_name(f".removing-{path.name}")
-                path.rename(doomed)
-                shutil.rmtree(doomed)
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        """Renamed first: a kill during removal must not leave half a checkpoint in its place."""
+        doomed = path.with_name(f".removing-{path.name}")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
     def _clear_leftovers(self) -> None:
         for pattern in (".writing-*", ".removing-*"):

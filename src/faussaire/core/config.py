@@ -64,9 +64,7 @@ _RESOLUTION = Quantity(parse_resolution, lambda size: format_resolution(*size))
 
 Count = Annotated[int, _COUNT, _flag(_COUNT, "N", int)]
 Duration = Annotated[float, _DURATION, _flag(_DURATION, "TIME", float)]
-Resolution = Annotated[
-    tuple[int, int], _RESOLUTION, _flag(_RESOLUTION, "SIZE", tuple)
-]
+Resolution = Annotated[tuple[int, int], _RESOLUTION, _flag(_RESOLUTION, "SIZE", tuple)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +175,9 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
     Raises:
         UserError: an unknown key (with the nearest known one), or a value of the wrong kind.
     """
-    known = {key: (name, hint) for name, cls in sections(model).items() for key, hint in _hints(cls)}
+    known = {
+        key: (name, hint) for name, cls in sections(model).items() for key, hint in _hints(cls)
+    }
     values: dict[str, dict[str, Any]] = {name: {} for name in sections(model)}
     for layer in layers:
         for written, value in layer.items():
@@ -192,9 +192,10 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
         # A budget given on top replaces the kind of budget below it.
         for key, other in (("examples", "duration"), ("duration", "examples")):
             written = {"duration": "for"}.get(key, key)
-            if layer.get(written, layer.get(key)) is not None and other in values["training"]:
-                if layer.get({"duration": "for"}.get(other, other), layer.get(other)) is None:
-                    values["training"][other] = None
+            beside = {"duration": "for"}.get(other, other)
+            given = layer.get(written, layer.get(key)) is not None
+            if given and layer.get(beside, layer.get(other)) is None:
+                values["training"][other] = None
     built = {name: cls(**values[name]) for name, cls in sections(model).items()}
     return Settings(family=family, source=source, **built)
 
@@ -284,9 +285,7 @@ def _hints(cls: type) -> list[tuple[str, Any]]:
 
 
 def _fields(section: Any) -> dict[str, tuple[Any, Any]]:
-    return {
-        key: (hint, getattr(section, _attribute(key))) for key, hint in _hints(type(section))
-    }
+    return {key: (hint, getattr(section, _attribute(key))) for key, hint in _hints(type(section))}
 
 
 def _plain(hint: Any, value: Any) -> Any:

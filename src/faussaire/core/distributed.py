@@ -54,7 +54,9 @@ class World:
         try:
             dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
             # Decisions travel by gloo on the CPU even beside NCCL, so that the GPU is never waited for.
-            world._control = dist.new_group(backend="gloo", timeout=_TIMEOUT) if cuda else None
+            if cuda:
+                group = dist.new_group(backend="gloo", timeout=_TIMEOUT)
+                world._control = group if isinstance(group, dist.ProcessGroup) else None
         except (dist.DistError, RuntimeError) as error:
             raise UserError(
                 f"The {size} processes of this run could not find each other: {error}",

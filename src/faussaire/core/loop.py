@@ -213,6 +213,7 @@ class Loop:
         self.stop_asked = stop_asked
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
+        self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
 
     def run(self) -> None:
         """Train to the end of the plan.
@@ -337,13 +338,16 @@ class Loop:
 
     def _save(self) -> None:
         """Write a checkpoint, unless the state is not worth keeping."""
-        if self.checkpoints is None:
+        if self.checkpoints is None or self._saved_at == self.state.clock.examples:
             return
         if not self.state.is_finite():
             self._diverge("A network's weights became infinite or NaN")
         self._last_save = time.monotonic()
+        self._saved_at = self.state.clock.examples
         if self.world.leads:
-            path = self.checkpoints.save(self.state.tensors(), {**self.record, **self.state.record()})
+            path = self.checkpoints.save(
+                self.state.tensors(), {**self.record, **self.state.record()}
+            )
             seconds = time.monotonic() - self._last_save
             self._last_save = time.monotonic()
             self._tell(events.Saved, path=path.name, seconds=round(seconds, 3))

@@ -57,7 +57,9 @@ def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
     """
     owned = set(nets)
     extra = max(
-        sum(1.0 / phase.every for phase in stage.phases if phase.every > 1 and owned & {*phase.nets})
+        sum(
+            1.0 / phase.every for phase in stage.phases if phase.every > 1 and owned & {*phase.nets}
+        )
         for stage in stages
     )
     return 1.0 / (1.0 + extra)

@@ -26,10 +26,11 @@ from typing import Any
 
 import filelock
 
-from faussaire.core.files import replace_file, write_error
+from faussaire import __version__
 from faussaire.core.config import read_yaml, write_yaml
 from faussaire.core.errors import UserError
 from faussaire.core.events import Event
+from faussaire.core.files import replace_file, write_error
 
 
 class Run:
@@ -110,11 +111,15 @@ class Run:
         try:
             return json.loads(path.read_text("utf-8")) if path.exists() else {}
         except ValueError as error:
-            raise UserError(f"'{path}' is damaged: {error}.", "Delete it; it is only read.") from error
+            raise UserError(
+                f"'{path}' is damaged: {error}.", "Delete it; it is only read."
+            ) from error
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Store `env.json` or `data.json`."""
-        replace_file(self.path / name, json.dumps(values, indent=1, ensure_ascii=False, default=str))
+        replace_file(
+            self.path / name, json.dumps(values, indent=1, ensure_ascii=False, default=str)
+        )
 
 
 class EventFile:
@@ -140,7 +145,9 @@ class EventFile:
             self._file.write(json.dumps(event.record()).encode() + b"\n")
             self._file.flush()
         except OSError as error:
-            raise write_error(error, self._path.parent, "The events could not be written") from error
+            raise write_error(
+                error, self._path.parent, "The events could not be written"
+            ) from error
 
     def close(self) -> None:
         self._file.close()
@@ -149,17 +156,20 @@ class EventFile:
 def environment(command: list[str] | None = None) -> dict[str, Any]:
     """Versions and machine, for env.json and bug reports; no torch is imported."""
     packages = {}
-    for name in ("faussaire", "torch", "numpy", "pillow", "safetensors", "tyro"):
+    for name in ("torch", "numpy", "pillow", "safetensors", "tyro"):
         try:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             packages[name] = "not installed"
     return {
+        "faussaire": __version__,
         **packages,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "command": command if command is not None else sys.argv,
         "git": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

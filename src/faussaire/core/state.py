@@ -174,7 +174,9 @@ def load_nets(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> N
 
 def _flatten(nets: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": value for name, net in nets.items() for key, value in net.state_dict().items()
+        f"{name}.{key}": value
+        for name, net in nets.items()
+        for key, value in net.state_dict().items()
     }
 
 

@@ -64,12 +64,13 @@ class Generator(nn.Module):
         super().__init__()
         self.base = (128, spec.height // 8, spec.width // 8)
         self.project = nn.Linear(latent, self.base[0] * self.base[1] * self.base[2])
+        # No biases before batch norm, which subtracts them again.
         self.body = nn.Sequential(
-            UpConv2d(128, 256),  # 16x16x256
+            UpConv2d(128, 256, bias=False),  # 16x16x256
             BatchNormAct2d(256),
-            UpConv2d(256, 128),  # 32x32x128
+            UpConv2d(256, 128, bias=False),  # 32x32x128
             BatchNormAct2d(128),
-            UpConv2d(128, 64),  # 64x64x64
+            UpConv2d(128, 64, bias=False),  # 64x64x64
             BatchNormAct2d(64),
             nn.Conv2d(64, spec.channels, 3, padding=1),
             nn.Tanh(),
@@ -87,9 +88,9 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(
             nn.Conv2d(spec.channels, 64, 4, stride=2, padding=1),
             nn.LeakyReLU(0.2),
-            nn.Conv2d(64, 128, 4, stride=2, padding=1),
+            nn.Conv2d(64, 128, 4, stride=2, padding=1, bias=False),
             BatchNormAct2d(128, negative_slope=0.2),
-            nn.Conv2d(128, 256, 4, stride=2, padding=1),
+            nn.Conv2d(128, 256, 4, stride=2, padding=1, bias=False),
             BatchNormAct2d(256, negative_slope=0.2),
         )
         self.classify = nn.Linear(256 * (spec.height // 8) * (spec.width // 8), 1)

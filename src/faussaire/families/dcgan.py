@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
@@ -78,13 +79,11 @@ class Generator(nn.Module):
         steps = doublings(spec.height, spec.width)
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        base = [-(-side // 2**steps) for side in self.size]
+        base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
         widths = [min(config.max_width, config.width * 2**step) for step in reversed(range(steps))]
         self.classes = len(spec.classes) if config.conditional else 0
         # A dense layer onto 4x4 pixels is the paper's "project and reshape".
-        self.project = nn.ConvTranspose2d(
-            config.latent + self.classes, widths[0], base, bias=False
-        )
+        self.project = nn.ConvTranspose2d(config.latent + self.classes, widths[0], base, bias=False)
         layers: list[nn.Module] = [BatchNormAct2d(widths[0])]
         for narrow, wide in zip(widths[1:], widths, strict=False):
             layers += [UpConv2d(wide, narrow, bias=False), BatchNormAct2d(narrow)]
@@ -113,7 +112,7 @@ class Discriminator(nn.Module):
         # Convolving a constant map for each class is adding a bias that the class chooses.
         self.embed = nn.Embedding(classes, widths[0]) if classes else None
         layers: list[nn.Module] = [nn.LeakyReLU(0.2)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             layers += [
                 nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=False),
                 BatchNormAct2d(wide, negative_slope=0.2),
@@ -175,9 +174,7 @@ class DCGAN(Family[DCGANConfig]):
         return {net: Adam(nets=(net,), lr=self.config.lr, betas=betas) for net in self.nets}
 
     def stages(self, total: int) -> tuple[Stage, ...]:
-        judge = Phase(
-            name="discriminator", nets=("discriminator",), loss=self.discriminator_loss
-        )
+        judge = Phase(name="discriminator", nets=("discriminator",), loss=self.discriminator_loss)
         forge = Phase(name="generator", nets=("generator",), loss=self.generator_loss)
         return (Stage(name="adversarial", phases=(judge, forge)),)
 
