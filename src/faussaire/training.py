@@ -18,7 +18,7 @@ from faussaire.core import events
 from faussaire.core.batch import mix
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings, resolve
-from faussaire.core.device import Device, has_compiler
+from faussaire.core.device import Device, has_compiler, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.errors import Diverged, Interrupted, UserError, nearest
 from faussaire.core.events import Audience, Observer
@@ -134,6 +134,8 @@ class Workshop:
             world = World.join(cuda=on_gpu)
         device = Device.choose(training.device, training.precision, local_rank=world.local_rank)
         world.rows(training.batch)
+        if device.kind == "cpu":
+            keep_memory()
         if device.kind == "cpu" and world.size > 1:
             torch.set_num_threads(max(1, torch.get_num_threads() // world.size))
         fused.reduce_statistics = world.sum if world.size > 1 else None
@@ -442,7 +444,9 @@ def _budget(shop: Workshop, record: Mapping[str, Any] | None) -> tuple[int, floa
     """
     training = shop.settings.training
     if training.duration is None:
-        return training.examples or DEFAULT_EXAMPLES, math.inf
+        total = training.examples or DEFAULT_EXAMPLES
+        unsure = shop.device.kind == "cuda" and training.compile == "auto"
+        return total, total / shop.measure().per_second if unsure else math.inf
     if record and record.get("seconds") == training.duration:
         return int(record["total"]), training.duration
     return max(1, round(shop.measure().per_second * training.duration)), training.duration

@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from cli.commands import TINY, faussaire, make_pictures, start, weights
+from cli.commands import TINY, environment, faussaire, make_pictures, start, weights
 
 LONG = [*TINY, "--examples", "16000", "--save-every", "0.3", "--preview-every", "4000"]
 
@@ -157,3 +158,38 @@ def test_a_folder_that_cannot_be_written_ends_in_a_sentence(photos, tmp_path):
         "train", "dcgan", photos, "--out", tmp_path / "file" / "run", *TINY, expect=2
     )
     assert "could not be begun" in err
+
+
+def test_a_process_that_dies_ends_the_others_and_the_run_is_intact(photos, tmp_path):
+    out = tmp_path / "run"
+    process = start("train", "dcgan", photos, "--out", out, *LONG, "--processes", 2)
+    wait_for(out, "checkpoints/0*/state.json", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    began = time.monotonic()
+    os.kill(int(children[1]), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2, err
+    assert "Process 1 of 2 was killed (SIGKILL)" in err
+    assert "faussaire resume" in err
+    assert "Traceback" not in err
+    assert time.monotonic() - began < 40
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    faussaire("sample", out, "--count", 2, "--grid", tmp_path / "g.png")
+
+
+def test_torchrun_and_processes_are_the_same(photos, tmp_path):
+    words = [*TINY, "--examples", "320"]
+    faussaire("train", "dcgan", photos, "--out", tmp_path / "a", *words, "--processes", 2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "faussaire", "train", "dcgan", str(photos), "--out", str(tmp_path / "b")]
+        + words,
+        env={**environment(), "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Done. Look at") == 1
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
