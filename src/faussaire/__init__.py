@@ -59,10 +59,16 @@ def train(
 
     model = load_family(family).Config
     layer = config if isinstance(config, Mapping) else read_yaml(Path(config)) if config else {}
-    layer = {key: value for key, value in layer.items() if key not in ("family", "source")}
+    stored = Run(out).config() if out is not None and Run(out).exists() else {}
+    if stored.get("family", family) != family:
+        raise UserError(f"'{out}' trains {stored['family']}, not {family}.", "Choose another out.")
     presets = training.preset_values(family, preset)
-    resolved = resolve(family, str(source), model, presets, layer, settings)
-    run = Run(out) if out is not None else training.free_run(family, str(source))
+    layers = [
+        {key: value for key, value in layer.items() if key not in ("family", "source")}
+        for layer in (stored, presets, layer, settings)
+    ]
+    resolved = resolve(family, str(source), model, *layers)
+    run = Run(out) if out is not None else training.free_run(resolved)
     return training.run_settings(
         resolved,
         run,

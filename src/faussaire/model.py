@@ -63,6 +63,8 @@ class Model:
         Raises:
             UserError: the model has no such class, or no classes.
         """
+        if count < 1:
+            raise UserError(f"{count} samples are none.", "Ask for at least one.")
         labels = self.labels(label, count)
         parts = []
         for first in range(0, count, _BATCH):
@@ -73,8 +75,14 @@ class Model:
         return torch.cat(parts)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Pictures (N, C, H, W) in [0, 1] from latent vectors (N, ...)."""
-        return self._run(RowDraws.counted(0, len(latents)), labels, latents.to(self.device.name))
+        """Pictures (N, C, H, W) in [0, 1] from latent vectors (N, ...) and class numbers (N,)."""
+        parts = []
+        for first in range(0, len(latents), _BATCH):
+            some = latents[first : first + _BATCH].to(self.device.name)
+            chosen = None if labels is None else labels[first : first + _BATCH]
+            draws = RowDraws.counted(0, len(some), start=first, device=self.device.name)
+            parts.append(self._run(draws, chosen, some))
+        return torch.cat(parts)
 
     def latents(self, count: int, *, seed: int = 0) -> Tensor:
         """The latent vectors that `sample(count, seed=seed)` starts from, (count, ...).

@@ -24,6 +24,7 @@ class Previews:
 
     def __init__(self, state: State, run: Run, images: Images, seed: int) -> None:
         self._state, self._run, self._seed = state, run, seed
+        self._shown = -1
         spec: Pictures = state.family.spec
         conditional = getattr(state.family.config, "conditional", False)
         classes = len(spec.classes) if conditional else 0
@@ -36,7 +37,8 @@ class Previews:
             save_png(grid(np.asarray(images.pixels[rows]), columns=self._columns), reals)
 
     def see(self, event: Event) -> None:
-        if isinstance(event, PreviewDue):
+        if isinstance(event, PreviewDue) and event.examples != self._shown:
+            self._shown = event.examples
             path = self._run.samples / f"{event.examples:012d}.png"
             save_png(grid(to_uint8(self._sample()), columns=self._columns), path)
 

@@ -6,7 +6,8 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from faussaire.data.stream import Stream
 from faussaire.families import load_family
 from faussaire.nn import fused
 from faussaire.observers import Previews, Reporter
+from faussaire.report.history import read_events
 
 DEFAULT_EXAMPLES = 200_000
 _PREVIEWS = 24
@@ -48,9 +50,13 @@ Progress = Callable[[str, int, int], None]
 
 
 def read_pictures(
-    settings: Settings, kind: type[Family[Any]], progress: Progress | None = None
-) -> tuple[Images, Check]:
-    """The pictures of a source, packed, and what the preflight says of them.
+    settings: Settings,
+    kind: type[Family[Any]],
+    *,
+    progress: Progress | None = None,
+    preflight: bool = True,
+) -> tuple[Images, Check | None]:
+    """The pictures of a source, packed, and what the preflight says of them, if it is wanted.
 
     Raises:
         UserError: nothing usable, or an option that does not fit.
@@ -69,18 +75,19 @@ def read_pictures(
         background=background,  # pyright: ignore[reportArgumentType]
     )
     with open_source(settings.source, classes=data.classes, labels=data.labels) as source:
-        report = check(source, data.resolution, channels=options.channels, progress=progress)
-        small = min(report.resolution) < kind.least_side if report.usable else False
-        if data.resolution is None and small:
-            options = dataclasses.replace(options, resolution=_enlarged(report, kind.least_side))
-        return pack(source, options, progress=progress), report
-
-
-def _enlarged(report: Check, least: int) -> tuple[int, int]:
-    """The smallest whole multiple of the pictures' own size that the family takes."""
-    times = math.ceil(least / min(report.resolution))
-    height, width = report.resolution
-    return height * times, width * times
+        images = pack(source, options, progress=progress)
+        height, width = images.resolution
+        if data.resolution is None and min(height, width) < kind.least_side:
+            times = math.ceil(kind.least_side / min(height, width))
+            larger = dataclasses.replace(options, resolution=(height * times, width * times))
+            images = pack(source, larger, progress=progress)
+        asked = data.resolution
+        report = (
+            check(source, asked, channels=options.channels, progress=progress)
+            if preflight
+            else None
+        )
+        return images, report
 
 
 def describe_data(images: Images, report: Check, source: str) -> dict[str, Any]:
@@ -112,7 +119,7 @@ class Workshop:
     settings: Settings
     kind: type[Family[Any]]
     images: Images
-    report: Check
+    report: Check | None
     world: World
     device: Device
 
@@ -127,23 +134,25 @@ class Workshop:
         """
         kind = load_family(settings.family)
         training = settings.training
-        if world is None:
-            on_gpu = training.device == "cuda" or (
-                training.device == "auto" and torch.cuda.is_available()
-            )
-            world = World.join(cuda=on_gpu)
-        device = Device.choose(training.device, training.precision, local_rank=world.local_rank)
+        world = world or join(settings)
+        device = Device.choose(
+            training.device,
+            training.precision,
+            compile=training.compile == "on",
+            local_rank=world.local_rank,
+        )
         world.rows(training.batch)
         if device.kind == "cpu":
             keep_memory()
         if device.kind == "cpu" and world.size > 1:
-            torch.set_num_threads(max(1, torch.get_num_threads() // world.size))
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world.size)))
+            torch.set_num_threads(max(1, torch.get_num_threads() // here))
         fused.reduce_statistics = world.sum if world.size > 1 else None
         if world.leads:
-            images, report = read_pictures(settings, kind, progress)
+            images, report = read_pictures(settings, kind, progress=progress)
         world.barrier()
         if not world.leads:
-            images, report = read_pictures(settings, kind)
+            images, report = read_pictures(settings, kind, preflight=False)
         shop = cls(settings, kind, images, report, world, device)
         with torch.device("meta"):
             kind(settings.model, shop.spec)  # what does not fit is told before anything is written
@@ -251,7 +260,32 @@ def choose_compilation(settings: Settings, kind: str, seconds: float) -> bool:
     return kind == "cuda" and has_compiler() and seconds > 1800
 
 
+def join(settings: Settings) -> World:
+    """The processes of this run, connected as its device needs."""
+    device = settings.training.device
+    return World.join(cuda=device == "cuda" or (device == "auto" and torch.cuda.is_available()))
+
+
+@contextmanager
+def enough_memory(settings: Settings) -> Iterator[None]:
+    """Turns running out of memory, on a GPU or not, into a sentence."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        signs = ("allocate memory", "out of memory", "bad allocation")
+        expected = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not expected and not any(sign in str(error) for sign in signs):
+            raise
+        raise UserError(
+            f"Memory is too small for batches of {settings.training.batch} with these networks.",
+            "Halve --batch, or choose a smaller --resolution or narrower networks.",
+        ) from error
+
+
 # ---- Running ----
+
+#: Settings that do not touch the weights: changing them on the way is no change of the run.
+_HARMLESS = {"source", "preview_every", "save_every", "keep"}
 
 
 def default_out(family: str, source: str) -> Path:
@@ -262,11 +296,14 @@ def default_out(family: str, source: str) -> Path:
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ: name -> (stored, wanted). What is left to choose does not differ."""
+    """Settings that differ: name -> (stored, wanted). What is left to choose does not differ.
+
+    Nor does the source's path: whether the data are the same is told by their content.
+    """
     return {
         key: (stored.get(key), value)
         for key, value in wanted.items()
-        if value not in (None, "auto") and stored.get(key) != value
+        if value not in (None, "auto") and stored.get(key) != value and key not in _HARMLESS
     }
 
 
@@ -294,27 +331,41 @@ def run_settings(
     Raises:
         UserError: see its sentence; Interrupted and Diverged are kinds of it.
     """
-    settings = _reconcile(settings, run, allow_changes, new_budget)
-    shop = Workshop.open(settings, progress=progress)
-    world = shop.world
+    settings = dataclasses.replace(settings, source=_lasting(settings.source))
+    _apart(run, settings.source)
+    world = join(settings)
     try:
+        # The folder is taken before anything is compared or read: two starts cannot mix.
         if world.leads:
             run.acquire()
         world.barrier()
-        with Signals() as signals, torch.random.fork_rng(devices=[]):
-            _train(shop, run, signals, observers, command, allow_changes)
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"The memory of {shop.device.name} is too small for batches of "
-            f"{settings.training.batch}.",
-            "Halve --batch, or choose a smaller --resolution or narrower networks.",
-        ) from error
+        settings = _reconcile(settings, run, allow_changes, new_budget)
+        with enough_memory(settings), torch.random.fork_rng(devices=[]):
+            shop = Workshop.open(settings, progress=progress, world=world)
+            with Signals() as signals:
+                _train(shop, run, signals, observers, command, allow_changes)
     finally:
         if world.leads:
             run.release()
         fused.reduce_statistics = None
         world.leave()
     return run
+
+
+def _lasting(source: str) -> str:
+    """A path that means the same from every folder; names such as `digits` stay."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source
+
+
+def _apart(run: Run, source: str) -> None:
+    """A run inside its own source would be read as data."""
+    folder = Path(source)
+    if folder.is_dir() and run.path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"The run '{run.path}' would lie inside its source '{source}'.",
+            "Choose an --out elsewhere: your data are never written to.",
+        )
 
 
 def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bool) -> Settings:
@@ -339,7 +390,10 @@ def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bo
             f"'{run.path}' trains {family}, not {settings.family}.", "Choose another --out."
         )
     layers = {key: value for key, value in stored.items() if key not in ("family", "source")}
-    updates = {key: new for key, (_, new) in changed.items() if key not in ("family", "source")}
+    updates = {key: new for key, (_, new) in changed.items() if key != "family"}
+    for key in _HARMLESS - {"source"}:
+        if wanted[key] is not None:
+            updates[key] = wanted[key]
     model = load_family(family).Config
     return resolve(family, settings.source, model, layers, updates)
 
@@ -367,7 +421,16 @@ def _train(
         groups, record, complaints = restored
         _same_data(run, shop, allow_changes)
         state.load(groups, record)
-        notes = [f"{text} An older checkpoint is used." for text in complaints]
+        notes = [f"{text} An older checkpoint is used." for text in complaints.values()]
+        world.barrier()  # every process has read what the leader now puts aside
+        for path in complaints if world.leads else ():
+            checkpoints.set_aside(path)
+    _agree(shop, state)
+    if settings.training.duration is None and total < state.clock.examples:
+        raise UserError(
+            f"'{run.path}' has already seen {state.clock.examples:,} examples, more than {total:,}.",
+            "Ask for more with --examples.",
+        )
     if world.leads:
         if not run.exists():
             run.write("env.json", {**environment(command), "device": shop.device.describe()})
@@ -376,8 +439,9 @@ def _train(
                 f"This run began on {before} and goes on with {now}: its weights will no longer be "
                 "those of an uninterrupted run, bit for bit."
             )
+        if shop.report is not None:
+            run.write("data.json", describe_data(shop.images, shop.report, settings.source))
         run.write_config(settings.flat())
-        run.write("data.json", describe_data(shop.images, shop.report, settings.source))
     audience = Audience()
     plan = shop.plan(total)
     try:
@@ -421,7 +485,15 @@ def _play(
         device=shop.device.describe(),
         parameters=count_parameters(state),
     )
-    for note in (*shop.images.notes, *(w.text for w in shop.report.warnings), *notes):
+    warnings = shop.report.warnings if shop.report is not None else ()
+    conditional = getattr(shop.settings.model, "conditional", None)
+    if conditional is False and len(shop.spec.classes) > 1:
+        classes = len(shop.spec.classes)
+        tell(
+            events.Noted,
+            message=f"The data have {classes} classes, which are ignored; --conditional learns them.",
+        )
+    for note in (*shop.images.notes, *(warning.text for warning in warnings), *notes):
         tell(events.Noted, message=note)
     if state.clock.examples == 0:
         tell(events.PreviewDue)
@@ -435,6 +507,17 @@ def _play(
         raise
     tell(events.PreviewDue)
     tell(events.Finished, outcome="complete")
+
+
+def _agree(shop: Workshop, state: State) -> None:
+    """Make sure that all processes train the same thing from the same instant."""
+    weights = [float(p.detach().double().sum()) for ps in state.movable.values() for p in ps]
+    mine = mix(state.clock.examples, shop.images.key, repr(shop.settings.flat()), repr(weights))
+    if not shop.world.agrees(mine >> 2):
+        raise UserError(
+            "The processes of this run do not agree on settings, data or checkpoint.",
+            "Start all with the same command, and an --out and source that all of them share.",
+        )
 
 
 def _budget(shop: Workshop, record: Mapping[str, Any] | None) -> tuple[int, float]:
@@ -507,11 +590,19 @@ def preset_values(family: str, preset: str | None) -> dict[str, Any]:
     return dict(presets[preset])
 
 
-def free_run(family: str, source: str) -> Run:
-    """A run folder to begin, under `runs/`, when the user names none: never one that exists."""
-    base = default_out(family, source)
+def free_run(settings: Settings) -> Run:
+    """The run under `runs/` that is meant when the user names none.
+
+    One that was begun with the same settings and has not come to its end, else a new one.
+    """
+    base = default_out(settings.family, settings.source)
     number = 1
     while (path := base if number == 1 else base.with_name(f"{base.name}-{number}")).exists():
+        run = Run(path)
+        same = run.exists() and not differences(run.config(), settings.flat())
+        same = same and _lasting(settings.source) == run.config().get("source")
+        if same and read_events(run.events).outcome != "complete":
+            return run
         number += 1
     return Run(path)
 

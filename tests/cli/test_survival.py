@@ -183,8 +183,12 @@ def test_torchrun_and_processes_are_the_same(photos, tmp_path):
     faussaire("train", "dcgan", photos, "--out", tmp_path / "a", *words, "--processes", 2)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
-        [*torchrun, "-m", "faussaire", "train", "dcgan", str(photos), "--out", str(tmp_path / "b")]
-        + words,
+        [
+            *torchrun,
+            "-m",
+            "faussaire",
+            *map(str, ["train", "dcgan", photos, *words, "--out", tmp_path / "b"]),
+        ],
         env={**environment(), "PYTHONWARNINGS": "default"},
         capture_output=True,
         text=True,

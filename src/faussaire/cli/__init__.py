@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if debug:
             raise
         fail(error)
-        return 143 if "SIGTERM" in error.cause else 130
+        return error.code
     except UserError as error:
         if debug:
             raise

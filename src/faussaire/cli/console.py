@@ -16,7 +16,6 @@ from faussaire.core.events import (
     Event,
     Finished,
     Noted,
-    PreviewDue,
     Saved,
     StageBegan,
     Started,
@@ -69,6 +68,7 @@ class LineConsole:
 
     def __init__(self) -> None:
         self._next = 0.0
+        self._heard = True
 
     def see(self, event: Event) -> None:
         if isinstance(event, Tick):
@@ -83,7 +83,11 @@ class LineConsole:
             self._say(text)
 
     def _say(self, text: str) -> None:
-        print(text, flush=True)
+        if self._heard:
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:
+                self._heard = False  # the reader (head, a pager) has gone; training goes on
 
     def close(self) -> None:
         pass
@@ -144,8 +148,6 @@ def _sentence(event: Event) -> str | None:
         return f"note: {event.message}"
     if isinstance(event, Saved):
         return f"saved checkpoint {int(event.path):,} in {format_duration(event.seconds)}"
-    if isinstance(event, PreviewDue | Finished):
-        return None
     return None
 
 

@@ -37,7 +37,7 @@ def run(arguments: list[str]) -> int:
     facts = {
         **summary(found),
         "last": history.last,
-        "notes": list(history.notes),
+        "notes": list(dict.fromkeys(note.message for note in history.notes)),
         "checkpoints": saved,
         "settings": found.config(),
         "data": found.read("data.json"),

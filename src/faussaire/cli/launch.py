@@ -54,6 +54,8 @@ def _start(words: list[str], rank: int, count: int, port: int) -> subprocess.Pop
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "FAUSSAIRE_LAUNCHER": str(os.getpid()),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }

@@ -13,9 +13,10 @@ def run(arguments: list[str]) -> int:
     """Continue; every flag of `train` may follow, and a longer --examples or --for is no surprise."""
     if not arguments or arguments[0].startswith("-"):
         print(
-            "usage: faussaire resume RUN [--examples N | --for TIME] [--allow-changes ...]\n\n"
+            "usage: faussaire resume RUN [SOURCE] [--examples N | --for TIME] [--allow-changes ...]\n\n"
             "Continues a run with its own settings. A longer budget extends it; other changed\n"
-            "settings, by any flag of `faussaire train`, need --allow-changes."
+            "settings, by any flag of `faussaire train`, need --allow-changes. SOURCE says where the\n"
+            "data are now, if they have moved."
         )
         if not arguments or arguments[0] in ("-h", "--help"):
             return 0
@@ -23,6 +24,14 @@ def run(arguments: list[str]) -> int:
     path, words = Path(arguments[0]), arguments[1:]
     stored = Run.find(path).config()
     family, source = str(stored.get("family")), str(stored.get("source"))
-    settings, command = _parse(family, source, words, stored, {})
+    if words and not words[0].startswith("-"):
+        source = words.pop(0)
+    for flag in ("--out", "--config", "--preset"):
+        if any(word.partition("=")[0] == flag for word in words):
+            raise UserError(
+                f"faussaire resume takes no {flag}: a run has a folder and settings of its own.",
+                "Give single settings as flags, or use `faussaire train` for a new run.",
+            )
+    settings, command = _parse(family, source, words, [stored])
     command = Command(**{**vars(command), "out": path})
     return start(settings, command, ["resume", *arguments], new_budget=True)

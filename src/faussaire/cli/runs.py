@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from faussaire.cli.console import out, parse, print_json
+from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration
 from faussaire.core.run import Run
 from faussaire.report.history import read_events
@@ -47,11 +48,21 @@ def summary(run: Run) -> dict[str, Any]:
     }
 
 
+def _summary_or_damage(run: Run) -> dict[str, Any]:
+    """One damaged run must not hide the others."""
+    try:
+        return summary(run)
+    except UserError as error:
+        blank = dict.fromkeys(("family", "source", "resolution", "per_second"), "?")
+        counts = {"examples": 0, "total": 0, "elapsed": 0.0}
+        return {"run": str(run.path), **blank, **counts, "state": f"damaged: {error.cause}"}
+
+
 def run(arguments: list[str]) -> int:
     """Print the table, the most recent run last."""
     options = parse("runs", Options, arguments)
     paths = sorted(options.folder.glob("**/config.yaml"), key=lambda path: path.stat().st_mtime)
-    found = [summary(Run(path.parent)) for path in paths]
+    found = [_summary_or_damage(Run(path.parent)) for path in paths]
     if options.json:
         print_json(found)
         return 0

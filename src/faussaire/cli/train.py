@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +47,28 @@ class Command:
 def run(arguments: list[str]) -> int:
     """Parse, then train."""
     words, family, source = _positionals(arguments)
-    if family is None:
-        print(_help())
-        return 0
-    families.describe(family)  # an unknown family is told before torch is imported
     known = _peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
+    family = family or layer.get("family")
+    if family is None:
+        print(_help())
+        if {*arguments} <= {"-h", "--help"}:
+            return 0
+        raise UserError(
+            "faussaire train needs a family and data, before any flag.",
+            "For example: faussaire train dcgan photos/ --resolution 64",
+        )
+    families.describe(family)  # an unknown family is told before torch is imported
     source = source or layer.get("source")
     if source is None and "--help" not in words and "-h" not in words:
         raise UserError(
             f"faussaire train {family} needs data.",
-            f"Name a folder of pictures: faussaire train {family} photos/",
+            f"Name a folder of pictures right after it: faussaire train {family} photos/",
         )
-    settings, command = _parse(family, str(source or "SOURCE"), words, layer, known)
+    # In an existing run, what the user does not say stays as the run has it.
+    stored = _of_family(Run(known["out"]), family) if known.get("out") else {}
+    below = [stored, preset_layer(family, known.get("preset")), layer]
+    settings, command = _parse(family, str(source or "SOURCE"), words, below)
     return start(settings, command, ["train", *arguments])
 
 
@@ -68,20 +78,18 @@ def start(
     """Train with these settings; shared with `resume`."""
     from faussaire import training
 
+    if command.processes < 1:
+        raise UserError(f"--processes {command.processes} is none.", "Ask for at least one.")
     if command.processes > 1 and not training.under_torchrun():
         if command.out is None:
             # Every process must mean the same folder.
-            words = [*words, "--out", str(training.free_run(settings.family, settings.source).path)]
+            words = [*words, "--out", str(training.free_run(settings).path)]
         return launch.together(words, command.processes)
     if command.dry_run:
         return _rehearse(settings, command)
     if command.out is None and training.under_torchrun():
         raise UserError("Several processes need to agree on a folder.", "Add --out RUN.")
-    run_folder = (
-        Run(command.out)
-        if command.out is not None
-        else training.free_run(settings.family, settings.source)
-    )
+    run_folder = Run(command.out) if command.out is not None else training.free_run(settings)
     reading = Reading()
 
     def observers(final: Settings) -> list[Any]:
@@ -110,6 +118,23 @@ def start(
     return 0
 
 
+def _of_family(existing: Run, family: str) -> dict[str, Any]:
+    """An existing run's settings; empty where there is none yet.
+
+    Raises:
+        UserError: it trains another family.
+    """
+    if not existing.exists():
+        return {}
+    stored = existing.config()
+    if stored.get("family") != family:
+        raise UserError(
+            f"'{existing.path}' trains {stored.get('family')}, not {family}.",
+            "Choose another --out.",
+        )
+    return stored
+
+
 def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
     """The leading words that are no flags: family and source; and what is left."""
     words = list(arguments)
@@ -120,10 +145,10 @@ def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | Non
 
 
 def _peek(words: list[str]) -> dict[str, str]:
-    """--config and --preset, which lie underneath the flags and so must be known before them."""
+    """--config, --preset and --out: what lies underneath the flags is known before they are read."""
     found = {}
     for index, word in enumerate(words):
-        for name in ("config", "preset"):
+        for name in ("config", "preset", "out"):
             if word == f"--{name}" and index + 1 < len(words):
                 found[name] = words[index + 1]
             elif word.startswith(f"--{name}="):
@@ -131,15 +156,25 @@ def _peek(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _parse(
-    family: str, source: str, words: list[str], layer: dict[str, Any], known: dict[str, str]
-) -> tuple[Settings, Command]:
-    """Settings from preset, file and flags."""
+def preset_layer(family: str, preset: str | None) -> dict[str, Any]:
+    """The settings of a preset, torch being imported only where one is asked for."""
+    if preset is None:
+        return {}
     from faussaire.training import preset_values
 
+    return preset_values(family, preset)
+
+
+def _parse(
+    family: str, source: str, words: list[str], layers: list[dict[str, Any]]
+) -> tuple[Settings, Command]:
+    """Settings from layers of flat values, each over the one before, and flags over all."""
     model = families.load_family(family).Config
-    layer = {key: value for key, value in layer.items() if key not in ("family", "source")}
-    below = resolve(family, source, model, preset_values(family, known.get("preset")), layer)
+    plain = [
+        {key: value for key, value in layer.items() if key not in ("family", "source")}
+        for layer in layers
+    ]
+    below = resolve(family, source, model, *plain)
     kinds: dict[str, type] = {**sections(model), "command": Command}
     group = dataclasses.make_dataclass(
         "Options",
@@ -178,9 +213,12 @@ def _rehearse(settings: Settings, command: Command) -> int:
     from faussaire import training
 
     reading = Reading()
-    shop = training.Workshop.open(settings, progress=reading)
-    reading.close()
-    found = shop.measure()
+    with training.enough_memory(settings):
+        shop = training.Workshop.open(settings, progress=reading)
+        reading.close()
+        found = shop.measure()
+    if not shop.world.leads or shop.report is None:
+        return 0
     if settings.training.duration is not None:
         seconds = settings.training.duration
         examples = round(found.per_second * seconds)
@@ -229,11 +267,15 @@ def _rehearse(settings: Settings, command: Command) -> int:
 def _farewell(run_folder: Run) -> None:
     """Where everything is, and what to do with it."""
     path = run_folder.path
-    out.print(f"\nDone. Look at [bold]{path / 'report.html'}[/]")
-    out.print(f"  more samples   faussaire sample {path} --count 64 --grid grid.png")
-    out.print(f"  a film         faussaire film {path} film.gif")
-    out.print(f"  train longer   faussaire resume {path} --examples N")
-    out.print(f'  from Python    faussaire.load("{path}").sample(16, seed=0)')
+    word = shlex.quote(str(path))
+    for line in (
+        f"\nDone. Look at {path / 'report.html'}",
+        f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
+        f"  a film         faussaire film {word} film.gif",
+        f"  train longer   faussaire resume {word} --examples N",
+        f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)",
+    ):
+        out.print(line, markup=False)
 
 
 def _help() -> str:

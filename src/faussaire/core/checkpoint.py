@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from faussaire.core.files import flush_folder, replace_file, write_error, write_
 
 FORMAT = 1
 _STATE = "state.json"
+_NAME = re.compile(r"\d{12}")
 
 
 class Checkpoints:
@@ -39,7 +41,12 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
-        return sorted(path.parent for path in self.folder.glob(f"[0-9]*/{_STATE}"))
+        found = (path.parent for path in self.folder.glob(f"*/{_STATE}"))
+        return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+    def set_aside(self, path: Path) -> None:
+        """Put a damaged checkpoint out of the way, so that it does not count as the newest."""
+        path.rename(path.with_name(f".damaged-{path.name}-{os.getpid()}"))
 
     def save(self, groups: Mapping[str, Mapping[str, Tensor]], record: Mapping[str, Any]) -> Path:
         """Write one checkpoint and retire old ones; returns its folder.
@@ -81,7 +88,14 @@ class Checkpoints:
     def marks(self) -> dict[str, str]:
         """Folder names of marked checkpoints by mark."""
         path = self.folder / "marks.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            return {str(mark): str(name) for mark, name in json.loads(path.read_text()).items()}
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"'{path}' is damaged ({error}).", "Delete it: only marks are lost."
+            ) from error
 
     def find(self, which: str = "latest") -> Path:
         """A checkpoint by `latest`, a mark such as `best`, or a number of examples.
@@ -104,23 +118,26 @@ class Checkpoints:
         known = ", ".join([str(int(path.name)) for path in found] + sorted(self.marks()))
         raise UserError(f"There is no checkpoint '{which}'.", f"There are: latest, {known}.")
 
-    def load_latest(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], list[str]] | None:
-        """The newest undamaged checkpoint and complaints about damaged newer ones; None if none.
+    def load_latest(
+        self,
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any], dict[Path, str]] | None:
+        """The newest undamaged checkpoint, and what is wrong with newer ones; None if none.
 
         Raises:
             UserError: there are checkpoints, but all are damaged.
         """
-        complaints: list[str] = []
+        complaints: dict[Path, str] = {}
         for path in reversed(self.all()):
             try:
                 groups, record = load_checkpoint(path)
             except UserError as error:
-                complaints.append(error.cause)
+                complaints[path] = error.cause
                 continue
             return groups, record, complaints
         if complaints:
+            first = next(iter(complaints.values()))
             raise UserError(
-                f"Every checkpoint in '{self.folder}' is damaged. {complaints[0]}",
+                f"Every checkpoint in '{self.folder}' is damaged. {first}",
                 "Restore the run from a copy, or train anew with another --out.",
             )
         return None
@@ -174,6 +191,13 @@ def load_checkpoint(
                     "Use an older checkpoint with --checkpoint.",
                 )
             groups[name] = safetensors.torch.load(content)
+        if missing := set(only or ()) - groups.keys():
+            raise UserError(
+                f"'{path}' lacks {', '.join(sorted(missing))}.",
+                "Use an older checkpoint with --checkpoint.",
+            )
+        for number in ("examples", "rounds", "elapsed"):
+            float(record.get(number, 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(
             f"'{path}' is not a readable checkpoint ({error}).",

@@ -8,10 +8,12 @@ arguments). A name means the same everywhere: the flag `--max-width`, the YAML k
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -59,12 +61,33 @@ def _flag(quantity: Quantity, metavar: str, kind: type) -> Any:
 
 
 _COUNT = Quantity(parse_count, str)
+_INTERVAL = Quantity(partial(parse_count, least=0), str)
 _DURATION = Quantity(parse_duration, lambda seconds: f"{seconds:g}s")
 _RESOLUTION = Quantity(parse_resolution, lambda size: format_resolution(*size))
 
 Count = Annotated[int, _COUNT, _flag(_COUNT, "N", int)]
+Interval = Annotated[int, _INTERVAL, _flag(_INTERVAL, "N", int)]
 Duration = Annotated[float, _DURATION, _flag(_DURATION, "TIME", float)]
 Resolution = Annotated[tuple[int, int], _RESOLUTION, _flag(_RESOLUTION, "SIZE", tuple)]
+
+
+def check_range(config: Any, **bounds: tuple[float | None, float | None]) -> None:
+    """Refuse numbers outside their bounds, which belong to the range; None leaves a side open.
+
+    Raises:
+        UserError: with the setting, its value and its range.
+    """
+    for name, (least, most) in bounds.items():
+        value = getattr(config, name)
+        low = least is None or value >= least
+        high = most is None or value <= most
+        if not (low and high):
+            above = "" if least is None else f"at least {least}"
+            below = "" if most is None else f"at most {most}"
+            raise UserError(
+                f"{name} cannot be {value}.",
+                f"It must be {' and '.join(filter(None, (above, below)))}.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +135,7 @@ class TrainingConfig:
         half_life: of the averaged weights, in examples; None: the family's own.
         preview_every: examples between previews; None: about 24 previews in the run; 0: none.
         save_every: time between checkpoints.
-        keep: checkpoints kept besides the best.
+        keep: how many of the latest checkpoints are kept.
     """
 
     examples: Count | None = None
@@ -123,16 +146,12 @@ class TrainingConfig:
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
     half_life: Count | None = None
-    preview_every: Count | None = None
+    preview_every: Interval | None = None
     save_every: Duration = 120.0
     keep: int = 3
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.keep < 1:
-            raise UserError(
-                f"batch and keep must be at least 1, not {self.batch} and {self.keep}.",
-                "The default batch is 64.",
-            )
+        check_range(self, batch=(1, 1_000_000), keep=(1, None), seed=(0, None))
         if self.examples is not None and self.duration is not None:
             raise UserError(
                 "Both --examples and --for were given, and they may disagree.", "Give one of them."
@@ -258,9 +277,9 @@ def coerce(value: Any, hint: Any, key: str) -> Any:
             number = float(value)  # YAML reads 2e-4 as text
         except (TypeError, ValueError):
             number = float("nan")
-        if hint is float and number == number:
+        if hint is float and math.isfinite(number):
             return number
-        if hint is int and number == int(number if number == number else 0):
+        if hint is int and math.isfinite(number) and number == int(number):
             return int(number)
     wanted = getattr(hint, "__name__", str(hint))
     raise UserError(f"{key} cannot be {value!r}.", f"It must be of the kind: {wanted}.")
@@ -295,6 +314,6 @@ def _plain(hint: Any, value: Any) -> Any:
     for part in (hint, *typing.get_args(hint)):
         if typing.get_origin(part) is Annotated:
             for note in typing.get_args(part)[1:]:
-                if isinstance(note, Quantity) and note is not _COUNT:
+                if isinstance(note, Quantity) and note not in (_COUNT, _INTERVAL):
                     return note.write(value)
     return str(value) if isinstance(value, Path) else value

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -145,20 +146,21 @@ class Device:
         net.to(self.name)
         # 4-D weights in channels_last keep convolutions from reordering them at every call.
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        plain = net.forward
+        plain = type(net).forward
         use_compiled = self.compile if compile is None else compile
         fast = torch.compile(plain) if use_compiled else plain
         lowered = self.precision == "bfloat16"
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
+        def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             if _precise.get():
                 with torch.autocast(self.kind, enabled=False):
-                    return plain(*args, **kwargs)
+                    return plain(module, *args, **kwargs)
             with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=lowered):
-                out = fast(*args, **kwargs)
+                out = fast(module, *args, **kwargs)
             return pytree.tree_map_only(Tensor, _to_float32, out)
 
-        net.forward = forward
+        # A bound method, not a closure over the net: a deep copy of the net then runs its own weights.
+        net.forward = MethodType(forward, net)
         return net
 
     def put(self, array: Any) -> Tensor:

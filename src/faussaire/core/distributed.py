@@ -17,8 +17,9 @@ from torch import Tensor
 
 from faussaire.core.errors import Interrupted, UserError
 
-# Longer than any honest pause (packing data, saving to a slow disk), shorter than a night.
-_TIMEOUT = timedelta(minutes=20)
+# A process that died is noticed at once, by its broken connection; this is for one that hangs, and
+# must outlast every honest pause, such as the first packing of millions of pictures.
+_TIMEOUT = timedelta(hours=6)
 
 
 @contextmanager
@@ -47,10 +48,16 @@ class World:
     @classmethod
     def join(cls, *, cuda: bool = False) -> World:
         """The world that the environment describes: alone unless WORLD_SIZE is above 1."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
-            return cls()
-        world = cls(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+        try:
+            size = int(os.environ.get("WORLD_SIZE", "1"))
+            if size == 1:
+                return cls()
+            world = cls(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"WORLD_SIZE is set, but the environment is not torchrun's ({error}).",
+                "Start with torchrun or --processes, or unset WORLD_SIZE.",
+            ) from error
         try:
             dist.init_process_group("nccl" if cuda else "gloo", timeout=_TIMEOUT)
             # Decisions travel by gloo on the CPU even beside NCCL, so that the GPU is never waited for.
@@ -122,6 +129,15 @@ class World:
         with _peers_alive():
             dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
         return tuple(bool(vote) for vote in votes.tolist())
+
+    def agrees(self, number: int) -> bool:
+        """Whether every process has the same number, below 2**62."""
+        if self.size == 1:
+            return True
+        ends = torch.tensor([number, -number])
+        with _peers_alive():
+            dist.all_reduce(ends, op=dist.ReduceOp.MAX, group=self._control)
+        return int(ends[0]) == -int(ends[1])
 
     def barrier(self) -> None:
         """Wait until every process is here."""

@@ -32,7 +32,15 @@ class Diverged(UserError):
 
 
 class Interrupted(UserError):
-    """The user, the scheduler or another process asked the run to end; its state is saved."""
+    """A signal, or the death of another process, ended the run before its time.
+
+    Args:
+        code: exit code: 130 for Ctrl-C, 143 for SIGTERM as shells have it, else 2.
+    """
+
+    def __init__(self, cause: str, hint: str = "", code: int = 2) -> None:
+        super().__init__(cause, hint)
+        self.code = code
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

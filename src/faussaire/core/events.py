@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -121,5 +122,6 @@ class Audience:
 
     def close(self) -> None:
         """Close all observers, last to first."""
-        for observer in reversed(self.observers):
-            observer.close()
+        with ExitStack() as stack:  # one that fails does not keep the others open
+            for observer in self.observers:
+                stack.callback(observer.close)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -23,7 +24,8 @@ def replace_file(path: Path, content: str | bytes) -> None:
         write_flushed(temporary, content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be no folder
+            temporary.unlink(missing_ok=True)
         raise write_error(error, path.parent, f"'{path.name}' could not be written") from error
 
 

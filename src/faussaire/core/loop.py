@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -236,20 +237,25 @@ class Loop:
             stop, tick, save = self.world.any(
                 bool(self.stop_asked()), self._tick_due(), self._save_due()
             )
-            if tick or save or stop:
+            preview = self._preview_due(before)
+            if tick or save or stop or preview:
                 self._tick()
-            if self._preview_due(before):
+            if preview:
+                self._sound()
                 self._tell(events.PreviewDue)
             if save:
                 self._save()
             if stop:
                 self._save()
+                reason = self.stop_asked()
                 raise Interrupted(
-                    f"Stopped by {self.stop_asked() or 'another process'} after "
+                    f"Stopped by {reason or 'another process'} after "
                     f"{state.clock.examples:,} examples; everything is saved.",
-                    "Continue with `faussaire resume RUN`.",
+                    f"Continue with `faussaire resume {self._name}`.",
+                    code={"Ctrl-C": 130, "SIGTERM": 143}.get(reason, 2),
                 )
         self._tick()
+        self._sound()
         self._save()
 
     def _complete(self) -> bool:
@@ -333,15 +339,24 @@ class Loop:
         raise Diverged(
             f"{what} after {self.state.clock.examples:,} examples: training diverged. {kept}",
             "Try a smaller learning rate, a larger batch or --precision float32; "
-            "`faussaire resume RUN --allow-changes` with the new setting goes on from there.",
+            f"`faussaire resume {self._name} --allow-changes`, with the setting, goes on from there.",
         )
+
+    def _sound(self) -> None:
+        """Stop where weights are no longer numbers: such a state is neither shown nor kept."""
+        if not self.state.is_finite():
+            self._diverge("A network's weights became infinite or NaN")
+
+    @property
+    def _name(self) -> str:
+        """The run's folder as a shell word."""
+        return shlex.quote(str(self.checkpoints.folder.parent)) if self.checkpoints else "RUN"
 
     def _save(self) -> None:
         """Write a checkpoint, unless the state is not worth keeping."""
         if self.checkpoints is None or self._saved_at == self.state.clock.examples:
             return
-        if not self.state.is_finite():
-            self._diverge("A network's weights became infinite or NaN")
+        self._sound()
         self._last_save = time.monotonic()
         self._saved_at = self.state.clock.examples
         if self.world.leads:

@@ -108,5 +108,6 @@ class Optimiser:
             if value.shape == parameter.shape and value.dim() > 0:
                 restored = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             else:
-                restored = value.clone()
+                # Fused kernels want even the step count on the parameter's device.
+                restored = value.to(parameter.device, copy=True)
             self._torch.state[parameter][entry] = restored.detach()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from faussaire.core.batch import Batch
     from faussaire.core.clock import Clock
 
-Terms = "Mapping[str, Tensor]"
 Loss = Callable[["Batch", "Clock"], "Mapping[str, Tensor]"]
 
 

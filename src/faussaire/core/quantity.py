@@ -13,16 +13,17 @@ _COUNT = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def parse_count(text: str | int) -> int:
-    """Examples: `"200k"` -> 200000, `"1.5M"` -> 1500000, `"640"` -> 640.
+def parse_count(text: str | float, least: int = 1) -> int:
+    """Examples: `"200k"` -> 200000, `"1.5M"` -> 1500000, `"1e6"` -> 1000000, `"640"` -> 640.
 
     Raises:
-        UserError: not a positive number with an optional k, M or G.
+        UserError: not a number of at least `least` with an optional k, M or G.
     """
-    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)\s*([kmg]?)", str(text).strip().lower())
+    written = str(text).strip().lower()
+    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?(?:e\+?\d{1,2})?)\s*([kmg]?)", written)
     if match:
         count = float(match[1].replace("_", "")) * _COUNT[match[2]]
-        if count >= 1:
+        if count >= least and (count >= 1 or count == 0):
             return round(count)
     raise UserError(f"'{text}' is not a number of examples.", "Write it as 5000, 200k or 1.5M.")
 
@@ -49,11 +50,15 @@ def parse_duration(text: str | float) -> float:
 def parse_resolution(text: str | int | tuple[int, int]) -> tuple[int, int]:
     """`(height, width)` in pixels from `"64"` or, as screens are named, `"WIDTHxHEIGHT"`.
 
+    A pair of numbers is taken as it is: (height, width), as arrays have it.
+
     Raises:
         UserError: not one or two positive whole numbers.
     """
-    if isinstance(text, tuple | list) and len(text) == 2:
-        return int(text[0]), int(text[1])
+    if isinstance(text, tuple | list):
+        if len(text) == 2 and all(isinstance(side, int) and side > 0 for side in text):
+            return text[0], text[1]
+        raise UserError(f"{text} is not a resolution.", "Give (height, width) in pixels.")
     match = re.fullmatch(r"(\d+)(?:\s*[x×]\s*(\d+))?", str(text).strip().lower())
     if match:
         width = int(match[1])
@@ -67,7 +72,7 @@ def parse_resolution(text: str | int | tuple[int, int]) -> tuple[int, int]:
 
 def format_count(count: float) -> str:
     """A count in at most five characters: `640`, `12.8k`, `1.5M`."""
-    for limit, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+    for limit, divisor, suffix in ((999.5e6, 1e9, "G"), (999.5e3, 1e6, "M"), (1e4, 1e3, "k")):
         if count >= limit:
             return f"{count / divisor:.3g}{suffix}"
     return f"{count:.0f}" if count == int(count) or count >= 100 else f"{count:.3g}"

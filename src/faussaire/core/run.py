@@ -39,6 +39,7 @@ class Run:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._lock = filelock.FileLock(self.path / ".lock", timeout=0)
+        self._made: list[Path] = []
 
     @classmethod
     def find(cls, path: str | Path) -> Run:
@@ -78,13 +79,20 @@ class Run:
         """Make this process the only one that trains here, until it ends.
 
         Raises:
-            UserError: another process does, or the folder cannot be written.
+            UserError: another process does, the folder holds other things, or cannot be written.
         """
+        if self.path.is_dir() and not self.exists() and self._strangers():
+            raise UserError(
+                f"'{self.path}' is not a run and holds other files, such as "
+                f"'{self._strangers()[0]}'.",
+                "Choose a new folder with --out: a run does not mix with other things.",
+            )
         try:
+            self._made = [p for p in (self.path, *self.path.parents) if not p.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
             self.samples.mkdir(exist_ok=True)
             self.checkpoints.mkdir(exist_ok=True)
-            self._lock.acquire()
         except filelock.Timeout as error:
             raise UserError(
                 f"Another process is training '{self.path}' right now.",
@@ -94,8 +102,23 @@ class Run:
             raise write_error(error, self.path, "The run could not be begun") from error
 
     def release(self) -> None:
-        """Let other processes train here."""
+        """Let other processes train here; a run that never began leaves no folder behind."""
+        if not self._lock.is_locked:
+            return
         self._lock.release()
+        if not self.exists() and not self._strangers():
+            for folder in (self.samples, self.checkpoints):
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+            (self.path / ".lock").unlink(missing_ok=True)
+            for folder in self._made or [self.path]:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+
+    def _strangers(self) -> list[str]:
+        """Names in the folder that no run that is about to begin would have."""
+        ours = {".lock", "samples", "checkpoints", "env.json", "data.json"}
+        return sorted(path.name for path in self.path.iterdir() if path.name not in ours)
 
     def config(self) -> dict[str, Any]:
         """The settings, flat."""
@@ -109,11 +132,14 @@ class Run:
         """`env.json` or `data.json`, empty where there is none yet."""
         path = self.path / name
         try:
-            return json.loads(path.read_text("utf-8")) if path.exists() else {}
-        except ValueError as error:
+            found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        except (ValueError, OSError) as error:
             raise UserError(
                 f"'{path}' is damaged: {error}.", "Delete it; it is only read."
             ) from error
+        if not isinstance(found, dict):
+            raise UserError(f"'{path}' is damaged: no mapping.", "Delete it; it is only read.")
+        return found
 
     def write(self, name: str, values: Mapping[str, Any]) -> None:
         """Store `env.json` or `data.json`."""
@@ -128,7 +154,8 @@ class EventFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            self._file = path.open("a+b")
+            # Unbuffered: each line reaches the system whole, and closing has nothing left to write.
+            self._file = path.open("a+b", buffering=0)
             self._mend()
         except OSError as error:
             raise write_error(error, path.parent, "The events file cannot be opened") from error
@@ -143,7 +170,6 @@ class EventFile:
     def see(self, event: Event) -> None:
         try:
             self._file.write(json.dumps(event.record()).encode() + b"\n")
-            self._file.flush()
         except OSError as error:
             raise write_error(
                 error, self._path.parent, "The events could not be written"

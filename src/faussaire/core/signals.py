@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -35,4 +36,7 @@ class Signals:
 
     def asked(self) -> str:
         """The signal that came, or an empty string."""
+        launcher = os.environ.get("FAUSSAIRE_LAUNCHER")
+        if not self.name and launcher and os.getppid() != int(launcher):
+            self.name = "the end of its launcher"  # which was killed and could pass on nothing
         return self.name

@@ -128,8 +128,12 @@ class State:
         """Put back what `tensors` and `record` gave.
 
         Raises:
-            UserError: the tensors belong to other networks.
+            UserError: something is missing, or the tensors belong to other networks.
         """
+        if missing := {"networks", "averaged", "training"} - groups.keys():
+            raise UserError(
+                f"The checkpoint lacks {', '.join(sorted(missing))}.", "Use an older checkpoint."
+            )
         load_nets(self.family.nets, groups["networks"])
         load_nets(self.average.nets, groups["averaged"])
         training = groups["training"]

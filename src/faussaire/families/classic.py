@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from faussaire import losses
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
+from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.optim import SGD, Adam, OptimiserSpec
@@ -55,6 +56,11 @@ class ClassicConfig:
     lr: float = 2e-4
     beta1: float = 0.5
     critic_steps: int = 1
+
+    def __post_init__(self) -> None:
+        check_range(
+            self, latent=(1, 100_000), lr=(0, None), beta1=(0, 0.9999), critic_steps=(1, 1000)
+        )
 
 
 class Generator(nn.Module):

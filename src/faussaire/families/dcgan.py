@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from faussaire import losses
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
+from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.optim import Adam, OptimiserSpec
@@ -64,6 +65,16 @@ class DCGANConfig:
     conditional: bool = False
     lr: float = 2e-4
     beta1: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            latent=(1, 100_000),
+            width=(1, 8192),
+            max_width=(1, 65536),
+            lr=(0, None),
+            beta1=(0, 0.9999),
+        )
 
 
 def doublings(height: int, width: int) -> int:
