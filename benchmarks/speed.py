@@ -189,6 +189,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "KINETO_LOG_LEVEL": "99"},  # the profiler talks of itself otherwise
         )
         self.first = self.answer()
 

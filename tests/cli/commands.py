@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,11 +26,20 @@ def environment() -> dict[str, str]:
     }
 
 
-def start(*words: object, **how: object) -> subprocess.Popen[str]:
+def free_port() -> int:
+    """A port on this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start(
+    *words: object, env: dict[str, str] | None = None, **how: object
+) -> subprocess.Popen[str]:
     """`python -m faussaire words...`, output captured."""
     return subprocess.Popen(
         [sys.executable, "-m", "faussaire", *map(str, words)],
-        env=environment(),
+        env=env or environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

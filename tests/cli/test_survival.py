@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands import TINY, environment, faussaire, make_pictures, start, weights
+from cli.commands import TINY, environment, faussaire, free_port, make_pictures, start, weights
 
 LONG = [*TINY, "--examples", "16000", "--save-every", "0.3", "--preview-every", "4000"]
 
@@ -197,3 +199,133 @@ def test_torchrun_and_processes_are_the_same(photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Done. Look at") == 1
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
+
+
+def test_the_launchers_death_ends_its_processes_and_frees_the_run(photos, tmp_path):
+    out = tmp_path / "run"
+    process = start("train", "dcgan", photos, "--out", out, *LONG, "--processes", 2)
+    wait_for(out, "checkpoints/0*/state.json", process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < end, "the processes outlived their launcher"
+        time.sleep(0.1)
+    process.communicate()
+    info, _ = faussaire("info", out, "--json")
+    faussaire("resume", out, "--examples", int(json.loads(info)["examples"]) + 64, "--processes", 2)
+
+
+def test_output_that_nobody_reads_does_not_end_training(photos, tmp_path):
+    out = tmp_path / "run"
+    process = start("train", "dcgan", photos, "--out", out, *TINY, "--examples", "3200")
+    assert process.stdout
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(timeout=60)
+    info, _ = faussaire("info", out, "--json")
+    assert json.loads(info)["state"] == "complete"
+
+
+def test_damaged_newer_checkpoints_never_push_out_good_ones(photos, tmp_path):
+    out = tmp_path / "run"
+    words = ["--out", out, *TINY, "--keep", "1"]
+    faussaire("train", "dcgan", photos, *words, "--examples", "320", "--keep", "2")
+    faussaire("resume", out, "--examples", "640")
+    last = max(out.glob("checkpoints/0*"))
+    (last / "networks.safetensors").write_bytes(b"ruined")
+    faussaire("resume", out, "--examples", "480", "--keep", "1")
+    assert [path.name for path in out.glob("checkpoints/0*")] == [f"{480:012d}"]
+    faussaire("sample", out, "--count", 1, "--grid", tmp_path / "g.png")
+
+
+def test_a_run_does_not_mix_with_other_things(photos, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "dear.txt").write_text("Dear")
+    _, err = faussaire("train", "dcgan", photos, "--out", tmp_path / "letters", *TINY, expect=2)
+    assert "dear.txt" in err
+    assert [path.name for path in (tmp_path / "letters").iterdir()] == ["dear.txt"]
+    mine = make_pictures(tmp_path / "mine", count=24)
+    before = sorted(mine.iterdir())
+    for out in (mine, mine / "run"):
+        _, err = faussaire("train", "dcgan", mine, "--out", out, *TINY, expect=2)
+        assert "inside its source" in err
+    assert sorted(mine.iterdir()) == before
+
+
+def test_a_source_that_moved_is_named_anew(photos, tmp_path):
+    mine = make_pictures(tmp_path / "mine", count=24)
+    out = tmp_path / "run"
+    faussaire("train", "dcgan", mine, "--out", out, *TINY, "--examples", "64")
+    mine.rename(tmp_path / "moved")
+    _, err = faussaire("resume", out, "--examples", "128", expect=2)
+    assert "mine" in err
+    faussaire("resume", out, tmp_path / "moved", "--examples", "128")
+    faussaire("resume", out, "--examples", "192")
+
+
+def test_the_same_command_without_out_continues_an_unfinished_run_and_begins_another_after(
+    photos, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "dcgan", photos, *LONG]
+    process = start(*words)
+    run = tmp_path / "runs" / f"dcgan-{photos.name}"
+    wait_for(run, "checkpoints/0*/state.json", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    said, _ = faussaire(*words)
+    assert "continuing at" in said
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == [run.name]
+    faussaire("train", "dcgan", photos, *TINY, "--examples", "32")
+    assert (tmp_path / "runs" / f"{run.name}-2").is_dir()
+
+
+def test_settings_not_named_stay_as_the_run_has_them(photos, tmp_path):
+    out = tmp_path / "run"
+    faussaire("train", "dcgan", photos, "--out", out, *TINY, "--examples", "64", "--lr", "1e-3")
+    faussaire("train", "dcgan", photos, "--out", out, "--examples", "128", "--allow-changes")
+    info, _ = faussaire("info", out, "--json")
+    kept = json.loads(info)["settings"]
+    assert (kept["lr"], kept["batch"], kept["width"]) == (1e-3, 16, 4)
+
+
+def test_damaged_files_of_a_run_are_sentences(photos, tmp_path):
+    out = tmp_path / "runs" / "run"
+    faussaire("train", "dcgan", photos, "--out", out, *TINY, "--examples", "64")
+    shutil.copytree(next(out.glob("checkpoints/0*")), out / "checkpoints" / f"{64:012d}.bak")
+    faussaire("info", out)
+    (out / "data.json").write_text("[]")
+    _, err = faussaire("info", out, expect=2)
+    assert "data.json" in err
+    said, _ = faussaire("runs", out.parent)
+    assert "damaged" in said
+    (out / "config.yaml").write_text("batch: [")
+    _, err = faussaire("resume", out, expect=2)
+    assert "config.yaml" in err
+    state = next(out.glob(f"checkpoints/{64:012d}/state.json"))
+    for content in ("[]", "{}", '{"format": 1, "sha256": {}, "examples": 1, "elapsed": 0}'):
+        state.write_text(content)
+        _, err = faussaire("sample", out, "--grid", tmp_path / "g.png", expect=2)
+        assert "checkpoint" in err
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs sockets between processes")
+def test_processes_that_mean_different_runs_refuse(photos, tmp_path):
+    port = str(free_port())
+    processes = []
+    for rank, lr in enumerate(("0.1", "0.2")):
+        around = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        words = ["train", "dcgan", photos, "--out", tmp_path / "run", *TINY, "--lr", lr]
+        processes.append(start(*words, env={**environment(), **around}))
+    for process in processes:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 2, err
+        assert "do not agree" in err
