@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     options = parse("info", Options, arguments)
     found = Run.find(options.run)
     history = read_events(found.events)
-    saved = sorted(int(path.parent.name) for path in found.checkpoints.glob("[0-9]*/state.json"))
+    saved = found.saved()
     facts = {
         **summary(found),
         "last": history.last,

@@ -70,6 +70,11 @@ class Run:
         """Folder of checkpoints."""
         return self.path / "checkpoints"
 
+    def saved(self) -> list[int]:
+        """Examples seen at each checkpoint, oldest first."""
+        names = (path.parent.name for path in self.checkpoints.glob("*/state.json"))
+        return sorted(int(name) for name in names if len(name) == 12 and name.isdigit())
+
     @property
     def events(self) -> Path:
         """The events file."""
