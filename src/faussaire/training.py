@@ -482,6 +482,7 @@ def _play(
         events.Started,
         family=shop.settings.family,
         total=state.clock.total,
+        seconds=shop.settings.training.duration,
         device=shop.device.describe(),
         parameters=count_parameters(state),
     )

@@ -138,10 +138,11 @@ def _sentence(event: Event) -> str | None:
     """An event other than a tick in words; None where the user need not hear of it."""
     if isinstance(event, Started):
         size = ", ".join(f"{name} {format_count(n)}" for name, n in event.parameters.items())
-        begin = f"continuing at {event.examples:,} of" if event.examples else "for"
-        return (
-            f"training {event.family} on {event.device}, {begin} {event.total:,} examples ({size})"
-        )
+        begin = f"continuing at {event.examples:,}, to" if event.examples else "for"
+        much = f"{event.total:,} examples"
+        if event.seconds is not None:
+            much = f"{format_duration(event.seconds)} (about {much})"
+        return f"training {event.family} on {event.device}, {begin} {much} ({size})"
     if isinstance(event, StageBegan):
         return f"stage: {event.stage}"
     if isinstance(event, Noted):

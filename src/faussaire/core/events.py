@@ -29,12 +29,21 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class Started(Event):
-    """Training begins, or goes on from a checkpoint (`examples` > 0)."""
+    """Training begins, or goes on from a checkpoint (`examples` > 0).
+
+    Attributes:
+        family: its name.
+        total: examples planned; where time is the budget, an estimate.
+        device: where and how, for people.
+        parameters: trainable numbers by net.
+        seconds: the budget of time, if that is what was given.
+    """
 
     family: str
     total: int
     device: str
     parameters: Mapping[str, int]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
