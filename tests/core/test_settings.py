@@ -164,3 +164,10 @@ def test_schedules_are_functions_of_the_clock_alone():
     assert warm(at(0)) == 2.0
     assert warm(at(50)) == pytest.approx(1.5)
     assert warm(at(100)) == warm(at(900)) == 1.0
+
+
+def test_quantities_are_written_as_people_write_them():
+    flat = settings({"for": "10m", "resolution": "128x96", "examples": None}).flat()
+    assert flat["for"] == "600s"
+    assert flat["resolution"] == "128x96"
+    assert flat["save_every"] == "120s"

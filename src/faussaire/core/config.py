@@ -311,9 +311,15 @@ def _plain(hint: Any, value: Any) -> Any:
     """A field's value as YAML holds it."""
     if value is None:
         return None
-    for part in (hint, *typing.get_args(hint)):
-        if typing.get_origin(part) is Annotated:
-            for note in typing.get_args(part)[1:]:
-                if isinstance(note, Quantity) and note not in (_COUNT, _INTERVAL):
-                    return note.write(value)
+    quantity = _quantity(hint)
+    if quantity is not None and quantity not in (_COUNT, _INTERVAL):
+        return quantity.write(value)
     return str(value) if isinstance(value, Path) else value
+
+
+def _quantity(hint: Any) -> Quantity | None:
+    """The quantity somewhere in a type such as `Annotated[Duration | None, ...]`."""
+    if isinstance(hint, Quantity):
+        return hint
+    parts = typing.get_args(hint) if typing.get_origin(hint) is not Literal else ()
+    return next((found for part in parts if (found := _quantity(part)) is not None), None)
