@@ -610,7 +610,7 @@ def free_run(settings: Settings) -> Run:
 
 def under_torchrun() -> bool:
     """Whether this process is one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
 
 
 def leads() -> bool:

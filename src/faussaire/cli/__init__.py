@@ -30,7 +30,7 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0, 2 for a user's mistake, 130/143 for a signal."""
     code = _answer(list(sys.argv[1:] if arguments is None else arguments))
-    if int(os.environ.get("WORLD_SIZE", "1") or 1) > 1:
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         # Everything is closed and flushed. Once in some dozens of ends, a thread of gloo's outlived
         # its process group and aborted the interpreter on its way out; so it goes out directly.
         sys.stdout.flush()
