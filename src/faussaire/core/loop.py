@@ -228,6 +228,7 @@ class Loop:
         self._began = time.monotonic() - state.elapsed
         self._last_tick = self._last_save = time.monotonic()
         self._tick_examples = state.clock.examples
+        self._aside = 0.0
         self._stage = ""
         while not self._complete():
             self._announce_stage()
@@ -267,9 +268,11 @@ class Loop:
         self.state.elapsed = time.monotonic() - self._began
 
     def _tell(self, event: type[events.Event], **facts: Any) -> None:
+        began = time.monotonic()
         self.audience.tell(
             event(examples=self.state.clock.examples, elapsed=self.state.elapsed, **facts)
         )
+        self._aside += time.monotonic() - began
 
     def _announce_stage(self) -> None:
         stage = stage_at(self.state.stages, self.state.clock.examples).name
@@ -298,8 +301,10 @@ class Loop:
             return
         self._guard(taken["losses"])
         now = time.monotonic()
-        per_second = (clock.examples - self._tick_examples) / max(1e-9, now - self._last_tick)
-        self._last_tick, self._tick_examples = now, clock.examples
+        # The speed of training itself: drawing previews and writing pages is not counted.
+        busy = now - self._last_tick - self._aside
+        per_second = (clock.examples - self._tick_examples) / max(1e-9, busy)
+        self._last_tick, self._tick_examples, self._aside = now, clock.examples, 0.0
         progress, remaining = self._outlook()
         self._tell(
             events.Tick,
