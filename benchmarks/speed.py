@@ -119,7 +119,7 @@ def engine(source: Path, variant: str) -> Callable[[int], None]:
     from faussaire.families import load_family
     from faussaire.nn import fused
     from faussaire.observers import Previews
-    from faussaire.training import Workshop
+    from faussaire.workshop import Workshop
 
     fused.enabled = variant != "plain"
     precision = "float32" if variant == "float32" else "auto"

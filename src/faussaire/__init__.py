@@ -88,7 +88,7 @@ def load(
 
     Args:
         path: `RUN` or `RUN/checkpoints/...`.
-        checkpoint: `latest`, `best` or a number of examples.
+        checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
 
     Raises:

@@ -146,7 +146,7 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
 
     Args:
         path: `RUN` or `RUN/checkpoints/000012800`.
-        checkpoint: `latest`, `best` or a number of examples.
+        checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
 
     Raises:

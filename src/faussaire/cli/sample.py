@@ -23,7 +23,7 @@ class Options:
         grid: write all as one picture to this PNG file.
         out: write each to its own PNG file in this folder.
         label: only this class, by name (class-conditional runs).
-        checkpoint: `latest`, `best` or a number of examples.
+        checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to run.
         overwrite: replace files of the same names.
     """

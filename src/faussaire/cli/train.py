@@ -210,11 +210,11 @@ def _parse(
 
 def _rehearse(settings: Settings, command: Command) -> int:
     """--dry-run: three real steps, and what they mean for the whole."""
-    from faussaire import training
+    from faussaire import workshop
 
     reading = Reading()
-    with training.enough_memory(settings):
-        shop = training.Workshop.open(settings, progress=reading)
+    with workshop.enough_memory(settings):
+        shop = workshop.Workshop.open(settings, progress=reading)
         reading.close()
         found = shop.measure()
     if not shop.world.leads or shop.report is None:
@@ -223,7 +223,7 @@ def _rehearse(settings: Settings, command: Command) -> int:
         seconds = settings.training.duration
         examples = round(found.per_second * seconds)
     else:
-        examples = settings.training.examples or training.DEFAULT_EXAMPLES
+        examples = settings.training.examples or workshop.DEFAULT_EXAMPLES
         seconds = examples / found.per_second
     height, width = shop.images.resolution
     facts = {
