@@ -87,15 +87,14 @@ def run_settings(
     _apart(run, settings.source)
     world = join(settings)
     try:
-        # The folder is taken before anything is compared or read: two starts cannot mix.
-        if world.leads:
-            run.acquire()
-        world.barrier()
-        settings = _reconcile(settings, run, allow_changes, new_budget)
-        with enough_memory(settings), torch.random.fork_rng(devices=[]):
+        with Signals() as signals, enough_memory(settings), torch.random.fork_rng(devices=[]):
+            # The folder is taken before anything is compared or read: two starts cannot mix.
+            if world.leads:
+                run.acquire()
+            world.barrier()
+            settings = _reconcile(settings, run, allow_changes, new_budget)
             shop = Workshop.open(settings, progress=progress, world=world)
-            with Signals() as signals:
-                _train(shop, run, signals, observers, command, allow_changes)
+            _train(shop, run, signals, observers, command, allow_changes)
     finally:
         if world.leads:
             run.release()
@@ -217,6 +216,7 @@ def _train(
             },
             stop_asked=signals.asked,
         )
+        signals.patient = True
         _play(loop, state, shop, notes, audience)
     finally:
         audience.close()

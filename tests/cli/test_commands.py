@@ -163,6 +163,7 @@ def test_a_time_budget_is_kept(photos, tmp_path):
         (["train", "dcgan", "digits", "--keep", "0"], "keep cannot be 0"),
         (["train", "classic", "digits", "--critic-steps", "0"], "critic_steps"),
         (["train", "dcgan", "digits", "--processes", "0"], "--processes 0"),
+        (["train", "dcgan", "digits", "--batch", "15", "--processes", "2"], "multiple of 2"),
         (["train", "--batch", "16", "dcgan", "digits"], "before any flag"),
         (["resume", "/nowhere"], "not a run"),
         (["info", "/nowhere"], "not a run"),

@@ -337,3 +337,14 @@ def test_processes_that_mean_different_runs_refuse(photos, tmp_path):
         _, err = process.communicate(timeout=60)
         assert process.returncode == 2, err
         assert "do not agree" in err
+
+
+def test_a_signal_while_data_are_read_ends_at_once_and_leaves_nothing(tmp_path):
+    mine = make_pictures(tmp_path / "mine", count=400)
+    process = start("train", "dcgan", mine, "--out", tmp_path / "run", *TINY)
+    wait_for(tmp_path / "run", ".lock", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Stopped by SIGTERM" in err
+    assert "Traceback" not in err

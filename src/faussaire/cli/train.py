@@ -80,6 +80,12 @@ def start(
 
     if command.processes < 1:
         raise UserError(f"--processes {command.processes} is none.", "Ask for at least one.")
+    if settings.training.batch % command.processes:
+        raise UserError(
+            f"A batch of {settings.training.batch} cannot be shared equally by "
+            f"{command.processes} processes.",
+            f"Choose a batch that is a multiple of {command.processes}.",
+        )
     if command.processes > 1 and not training.under_torchrun():
         if command.out is None:
             # Every process must mean the same folder.

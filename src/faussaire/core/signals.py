@@ -8,12 +8,20 @@ import threading
 from types import FrameType
 from typing import Self
 
+from faussaire.core.errors import Interrupted
+
 
 class Signals:
-    """While entered, the first signal is noted and the second one acts as it always did."""
+    """While entered, the first signal is heard and the second one acts as it always did.
+
+    Attributes:
+        patient: whether a signal waits for the loop to ask; before there is a loop, nothing can be
+            lost, and it ends what is going on at once.
+    """
 
     def __init__(self) -> None:
         self.name = ""
+        self.patient = False
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -26,6 +34,10 @@ class Signals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.name = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}[signal.Signals(number)]
         self._restore(number)
+        if not self.patient:
+            raise Interrupted(
+                f"Stopped by {self.name} before training began.", code=128 + int(number)
+            )
 
     def _restore(self, number: int) -> None:
         signal.signal(number, self._before.pop(number))  # pyright: ignore[reportArgumentType]
