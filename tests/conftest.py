@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
@@ -21,10 +19,10 @@ def one_thread():
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real data sets; the test is skipped where it is absent."""
-    folder = Path(os.environ.get("FAUSSAIRE_DATA", ROOT.parent / "shared" / "data"))
-    if not folder.is_dir():
+    folder = os.environ.get("FAUSSAIRE_DATA")
+    if not folder or not Path(folder).is_dir():
         pytest.skip("no real data here: set FAUSSAIRE_DATA to the folder that holds them")
-    return folder
+    return Path(folder)
 
 
 @pytest.fixture(autouse=True)
