@@ -190,7 +190,7 @@ class Hub(Source):
     @cached_property
     def _rows(self) -> Any:
         try:
-            import datasets
+            import datasets  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError as error:
             raise UserError(
                 f"'{self.path}' needs the datasets library, which is not installed.",
