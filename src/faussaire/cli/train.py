@@ -264,7 +264,7 @@ def _rehearse(settings: Settings, command: Command) -> int:
     out.print(f"speed       {found.per_second:,.0f} examples a second")
     out.print(
         f"time        about {format_duration(seconds)} for {examples:,} examples "
-        f"({examples / len(shop.images):.3g} times the data)"
+        f"({format_count(examples / len(shop.images))} times the data)"
     )
     out.print("Nothing was written but the data cache. Leave out --dry-run to train.")
     return 0
