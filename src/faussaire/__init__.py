@@ -59,15 +59,9 @@ def train(
 
     model = load_family(family).Config
     layer = config if isinstance(config, Mapping) else read_yaml(Path(config)) if config else {}
-    stored = Run(out).config() if out is not None and Run(out).exists() else {}
-    if stored.get("family", family) != family:
-        raise UserError(f"'{out}' trains {stored['family']}, not {family}.", "Choose another out.")
+    stored = Run(out).config_of(family) if out is not None else {}
     presets = training.preset_values(family, preset)
-    layers = [
-        {key: value for key, value in layer.items() if key not in ("family", "source")}
-        for layer in (stored, presets, layer, settings)
-    ]
-    resolved = resolve(family, str(source), model, *layers)
+    resolved = resolve(family, str(source), model, stored, presets, layer, settings)
     run = Run(out) if out is not None else training.free_run(resolved)
     return training.run_settings(
         resolved,

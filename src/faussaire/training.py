@@ -123,7 +123,7 @@ def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bo
     """The run's own settings where it exists, after making sure that nothing differs unasked."""
     if not run.exists():
         return settings
-    stored = run.config()
+    stored = run.config_of(settings.family)
     wanted = settings.flat()
     changed = differences(stored, wanted)
     budget = {"examples", "for"} if new_budget else set()
@@ -135,18 +135,12 @@ def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bo
             f"'{run.path}' was begun with other settings: {lines}.",
             "Add --allow-changes to go on with the new ones, or choose another --out.",
         )
-    family = str(stored.get("family", settings.family))
-    if family != settings.family:
-        raise UserError(
-            f"'{run.path}' trains {family}, not {settings.family}.", "Choose another --out."
-        )
-    layers = {key: value for key, value in stored.items() if key not in ("family", "source")}
-    updates = {key: new for key, (_, new) in changed.items() if key != "family"}
+    updates = {key: new for key, (_, new) in changed.items()}
     for key in _HARMLESS - {"source"}:
         if wanted[key] is not None:
             updates[key] = wanted[key]
-    model = load_family(family).Config
-    return resolve(family, settings.source, model, layers, updates)
+    model = load_family(settings.family).Config
+    return resolve(settings.family, settings.source, model, stored, updates)
 
 
 def _train(

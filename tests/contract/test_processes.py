@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import pytest
 import torch
 from cases import CASES, build, content, train
 from two_processes import UNTIL
+
+from cli.commands import free_port
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,12 +36,6 @@ def start(rank: int, port: int, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")

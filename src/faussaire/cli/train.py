@@ -66,7 +66,7 @@ def run(arguments: list[str]) -> int:
             f"Name a folder of pictures right after it: faussaire train {family} photos/",
         )
     # In an existing run, what the user does not say stays as the run has it.
-    stored = _of_family(Run(known["out"]), family) if known.get("out") else {}
+    stored = Run(known["out"]).config_of(family) if known.get("out") else {}
     below = [stored, preset_layer(family, known.get("preset")), layer]
     settings, command = _parse(family, str(source or "SOURCE"), words, below)
     return start(settings, command, ["train", *arguments])
@@ -124,23 +124,6 @@ def start(
     return 0
 
 
-def _of_family(existing: Run, family: str) -> dict[str, Any]:
-    """An existing run's settings; empty where there is none yet.
-
-    Raises:
-        UserError: it trains another family.
-    """
-    if not existing.exists():
-        return {}
-    stored = existing.config()
-    if stored.get("family") != family:
-        raise UserError(
-            f"'{existing.path}' trains {stored.get('family')}, not {family}.",
-            "Choose another --out.",
-        )
-    return stored
-
-
 def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
     """The leading words that are no flags: family and source; and what is left."""
     words = list(arguments)
@@ -176,11 +159,7 @@ def _parse(
 ) -> tuple[Settings, Command]:
     """Settings from layers of flat values, each over the one before, and flags over all."""
     model = families.load_family(family).Config
-    plain = [
-        {key: value for key, value in layer.items() if key not in ("family", "source")}
-        for layer in layers
-    ]
-    below = resolve(family, source, model, *plain)
+    below = resolve(family, source, model, *layers)
     kinds: dict[str, type] = {**sections(model), "command": Command}
     group = dataclasses.make_dataclass(
         "Options",

@@ -189,7 +189,8 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
         family: its name.
         source: where the data are.
         model: the family's Config.
-        layers: keys as in YAML; values as in YAML or already of their type.
+        layers: keys as in YAML; values as in YAML or already of their type. The keys `family` and
+            `source`, which a stored run has beside its settings, are passed over.
 
     Raises:
         UserError: an unknown key (with the nearest known one), or a value of the wrong kind.
@@ -200,6 +201,8 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
     values: dict[str, dict[str, Any]] = {name: {} for name in sections(model)}
     for layer in layers:
         for written, value in layer.items():
+            if written in ("family", "source"):
+                continue
             key = {"duration": "for"}.get(written, written.replace("-", "_"))
             if key not in known:
                 raise UserError(

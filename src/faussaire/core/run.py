@@ -129,6 +129,22 @@ class Run:
         """The settings, flat."""
         return read_yaml(self.path / "config.yaml")
 
+    def config_of(self, family: str) -> dict[str, Any]:
+        """The settings of a run that is to train `family`; empty where none was begun yet.
+
+        Raises:
+            UserError: the run trains another family.
+        """
+        if not self.exists():
+            return {}
+        stored = self.config()
+        if stored.get("family") != family:
+            raise UserError(
+                f"'{self.path}' trains {stored.get('family', 'an unknown family')}, not {family}.",
+                "Choose another --out.",
+            )
+        return stored
+
     def write_config(self, values: Mapping[str, Any]) -> None:
         """Store the settings."""
         replace_file(self.path / "config.yaml", write_yaml(values))

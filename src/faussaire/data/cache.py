@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from faussaire.core.errors import UserError
+from faussaire.core.files import flush_folder
 from faussaire.data.parallel import Progress
 
 SLACK = 16 << 20
@@ -137,12 +138,14 @@ def new_folder(path: Path, needed: int) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for file in temporary.iterdir():
-            _sync(file)
-        _sync(temporary)
+            # Windows flushes only what is open for writing.
+            with file.open("r+b") as opened:
+                os.fsync(opened.fileno())
+        flush_folder(temporary)
         if path.exists():
             path.replace(path.with_name(f"{temporary.name}-damaged"))
         temporary.replace(path)
-        _sync(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             shutil.rmtree(temporary, ignore_errors=True)  # first, so that the figure is true
@@ -166,16 +169,6 @@ def sweep(folder: Path, held: str) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
         except Timeout:
             continue  # its builder is alive
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():
-        return  # Windows cannot open a folder
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def npz_bytes(**arrays: Any) -> bytes:

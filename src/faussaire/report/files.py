@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, without importing torch unless something goes wrong."""
+"""Files that an encoder writes, and that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from faussaire.core.files import write_error
 
 
 @contextmanager
@@ -23,9 +25,6 @@ def whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        # Imported late: the module that words failed writes also loads torch.
-        from faussaire.core.checkpoint import write_error
-
         raise write_error(error, path.parent, f"'{path.name}' could not be written") from error
     finally:
         temporary.unlink(missing_ok=True)
