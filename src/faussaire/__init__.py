@@ -8,7 +8,7 @@ Importing the package imports no torch; the first call that needs it does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,11 @@ from faussaire.core.errors import UserError
 if TYPE_CHECKING:
     from faussaire.core.run import Run
     from faussaire.data.check import Check
+    from faussaire.evaluation import Evaluation
+    from faussaire.metrics.extractors import Extractor
     from faussaire.model import Model
 
-__all__ = ["UserError", "__version__", "check", "families", "load", "train"]
+__all__ = ["UserError", "__version__", "check", "evaluate", "families", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -91,6 +93,90 @@ def load(
     from faussaire.model import load as load_model
 
     return load_model(path, checkpoint=checkpoint, device=device)
+
+
+def evaluate(
+    run: str | Path | None = None,
+    *,
+    fake: str | Path | None = None,
+    real: str | Path | None = None,
+    against: str | Path | None = None,
+    metrics: str | Sequence[str] | None = None,
+    count: int | None = None,
+    extractor: str | Extractor = "auto",
+    weights: str | Path | None = None,
+    resize: Literal["clean", "legacy", "pytorch"] = "clean",
+    checkpoint: str = "latest",
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    resolution: int | tuple[int, int] | None = None,
+    channels: Literal["auto", "grey", "rgb", "rgba"] = "auto",
+    classes: str = "auto",
+    out: str | Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Measure a run, or one set of pictures against another: `evaluate("runs/x")["fid"].value`.
+
+    The figures of a run are added to its `metrics.jsonl`; those of pictures to `out`, if given.
+
+    Args:
+        run: a run's folder, or one of its checkpoints.
+        fake, real: sources to measure in place of a run.
+        against: pictures to compare a run with, in place of those it was trained on.
+        metrics: names, such as "fid,kid,prdc"; None: the usual ones that fit.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU; of a folder all, up to 50,000.
+        extractor: a name, or any object that is a `faussaire.metrics.extractors.Extractor`.
+        weights: a file or folder with weights of extractors.
+        resize: how pictures reach the extractor's size.
+        checkpoint: `latest`, a mark such as `best`, or a number of examples.
+        seed: of the samples.
+        device: where networks run.
+        resolution: with `fake`: (height, width), or one number for a square, to bring both to.
+        channels, classes: with `fake`: how pictures and their classes are read.
+        out: with `fake`: a folder for `metrics.jsonl` and the pictures of neighbours.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        UserError: the sentence says what is wrong and what to do.
+    """
+    from faussaire import evaluation
+
+    options = evaluation.Options(
+        metrics=metrics,
+        count=count,
+        extractor=extractor,
+        weights=None if weights is None else Path(weights),
+        resize=resize,
+        seed=seed,
+        device=device,
+    )
+    if run is not None and fake is None and real is None:
+        found = evaluation.evaluate_run(
+            Path(run),
+            options,
+            checkpoint=checkpoint,
+            against=None if against is None else str(against),
+            progress=progress,
+        )
+    elif run is None and fake is not None and real is not None:
+        found = evaluation.evaluate_sources(
+            str(fake),
+            str(real),
+            options,
+            resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
+            channels=channels,
+            classes=classes,
+            progress=progress,
+        )
+    else:
+        raise UserError(
+            "Measuring needs either a run, or both fake and real.",
+            'For example: faussaire.evaluate("runs/x"), or faussaire.evaluate(fake="a", real="b").',
+        )
+    folder = found.run if out is None else Path(out)
+    if folder is not None:
+        found.save(folder)
+    return found
 
 
 def check(source: str | Path, *, classes: str = "auto", labels: str | Path | None = None) -> Check:

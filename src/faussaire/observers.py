@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faussaire.core.batch import RowDraws
-from faussaire.core.events import Event, Finished, PreviewDue, Saved
+from faussaire.core.events import Event, Finished, Measured, PreviewDue, Saved
 from faussaire.core.family import Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import State
@@ -76,7 +76,7 @@ class Reporter:
         self._next = 0.0
 
     def see(self, event: Event) -> None:
-        if isinstance(event, PreviewDue | Saved) and time.monotonic() >= self._next:
+        if isinstance(event, PreviewDue | Saved | Measured) and time.monotonic() >= self._next:
             began = time.monotonic()
             write_report(self._run.path)
             # At most a hundredth of the time goes into the page.

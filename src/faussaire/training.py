@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -36,8 +36,21 @@ from faussaire.workshop import (
     join,
 )
 
+if TYPE_CHECKING:
+    from faussaire.evaluation import Evaluator
+
 #: Settings that do not touch the weights: changing them on the way is no change of the run.
-_HARMLESS = {"source", "preview_every", "save_every", "keep"}
+_HARMLESS = {
+    "source",
+    "preview_every",
+    "save_every",
+    "keep",
+    "evaluate_every",
+    "evaluate_metrics",
+    "evaluate_count",
+    "extractor",
+    "weights",
+}
 
 
 def default_out(family: str, source: str) -> Path:
@@ -94,7 +107,7 @@ def run_settings(
             world.barrier()
             settings = _reconcile(settings, run, allow_changes, new_budget)
             shop = Workshop.open(settings, progress=progress, world=world)
-            _train(shop, run, signals, observers, command, allow_changes)
+            _train(shop, run, signals, observers, command, allow_changes, progress)
     finally:
         if world.leads:
             run.release()
@@ -150,6 +163,7 @@ def _train(
     observers: Callable[[Settings], Sequence[Observer]],
     command: list[str] | None,
     allow_changes: bool,
+    progress: Progress | None,
 ) -> None:
     """Build or restore the state, play the loop, and leave the folder complete."""
     world, settings = shop.world, shop.settings
@@ -176,6 +190,12 @@ def _train(
             f"'{run.path}' has already seen {state.clock.examples:,} examples, more than {total:,}.",
             "Ask for more with --examples.",
         )
+    evaluator = None
+    if world.leads and settings.training.evaluate_every:
+        evaluator = _evaluator(state, run, checkpoints, shop, signals, notes, progress)
+        named = evaluator.extractor or settings.training.extractor
+        chosen = dataclasses.replace(settings.training, extractor=named)
+        settings = shop.settings = dataclasses.replace(settings, training=chosen)
     if world.leads:
         if not run.exists():
             run.write("env.json", {**environment(command), "device": shop.device.describe()})
@@ -209,11 +229,43 @@ def _train(
                 "seconds": plan.seconds,
             },
             stop_asked=signals.asked,
+            evaluate=evaluator,
         )
         signals.patient = True
         _play(loop, state, shop, notes, audience)
     finally:
         audience.close()
+
+
+def _evaluator(
+    state: State,
+    run: Run,
+    checkpoints: Checkpoints,
+    shop: Workshop,
+    signals: Signals,
+    notes: list[str],
+    progress: Progress | None,
+) -> Evaluator:
+    """What measures this run while it trains."""
+    from faussaire.evaluation import Evaluator, Options  # only who measures waits for it
+
+    training = shop.settings.training
+    options = Options(
+        metrics=training.evaluate_metrics,
+        count=training.evaluate_count,
+        extractor=training.extractor,
+        weights=training.weights,
+    )
+    return Evaluator(
+        state,
+        run,
+        checkpoints,
+        shop.images,
+        options,
+        stop_asked=signals.asked,
+        progress=progress,
+        note=notes.append,
+    )
 
 
 def _play(

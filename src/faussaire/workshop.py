@@ -195,6 +195,7 @@ class Workshop:
             seconds=training.duration,
             preview_every=preview,
             save_every=training.save_every,
+            evaluate_every=training.evaluate_every,
         )
 
     def measure(self, rounds: int = 3) -> Measurement:

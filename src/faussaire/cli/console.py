@@ -9,12 +9,19 @@ from typing import Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from faussaire.core.errors import UserError
 from faussaire.core.events import (
     Event,
     Finished,
+    Measured,
     Noted,
     Saved,
     StageBegan,
@@ -147,6 +154,10 @@ def _sentence(event: Event) -> str | None:
         return f"stage: {event.stage}"
     if isinstance(event, Noted):
         return f"note: {event.message}"
+    if isinstance(event, Measured):
+        values = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+        best = ", the best so far" if event.best else ""
+        return f"measured {values}{best} (in {format_duration(event.seconds)})"
     if isinstance(event, Saved):
         return f"saved checkpoint {int(event.path):,} in {format_duration(event.seconds)}"
     return None
@@ -172,6 +183,8 @@ class Reading:
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+                TimeRemainingColumn(compact=True),
+                TextColumn("left"),
                 console=err,
                 transient=True,
             )

@@ -21,6 +21,7 @@ import tyro
 import yaml
 
 from faussaire.core.errors import UserError, nearest
+from faussaire.core.figures import choose_metrics
 from faussaire.core.quantity import (
     format_resolution,
     parse_count,
@@ -135,7 +136,13 @@ class TrainingConfig:
         half_life: of the averaged weights, in examples; None: the family's own.
         preview_every: examples between previews; None: about 24 previews in the run; 0: none.
         save_every: time between checkpoints.
-        keep: how many of the latest checkpoints are kept.
+        keep: how many of the latest checkpoints are kept; the best measured one stays besides.
+        evaluate_every: examples between measurements; 0: none. Measuring is not counted in --for.
+        evaluate_metrics: what is measured; the first decides which checkpoint is best.
+        evaluate_count: samples measured.
+        extractor: network that sees for the metrics; `auto`: the first of inception-2015,
+            squeezenet1.1 and pixels that can be had.
+        weights: a file or folder with weights of extractors (also: FAUSSAIRE_WEIGHTS).
     """
 
     examples: Count | None = None
@@ -149,9 +156,15 @@ class TrainingConfig:
     preview_every: Interval | None = None
     save_every: Duration = 120.0
     keep: int = 3
+    evaluate_every: Interval = 0
+    evaluate_metrics: str = "fid"
+    evaluate_count: Count = 5_000
+    extractor: str = "auto"
+    weights: Path | None = None
 
     def __post_init__(self) -> None:
         check_range(self, batch=(1, 1_000_000), keep=(1, None), seed=(0, None))
+        choose_metrics(self.evaluate_metrics)
         if self.examples is not None and self.duration is not None:
             raise UserError(
                 "Both --examples and --for were given, and they may disagree.", "Give one of them."

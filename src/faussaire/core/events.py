@@ -92,6 +92,21 @@ class Saved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured(Event):
+    """Samples of the checkpoint just saved were measured; `metrics.jsonl` has the whole record.
+
+    Attributes:
+        figures: values by full name, the one that decides which checkpoint is best first.
+        best: whether no earlier checkpoint was better.
+        seconds: time taken, which does not count as training time.
+    """
+
+    figures: Mapping[str, float]
+    best: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Noted(Event):
     """Something the user should know."""
 

@@ -47,6 +47,7 @@ class Plan:
         seconds: training time after which to stop; None: when `total` examples are seen.
         preview_every: examples between previews; 0: none.
         save_every: seconds between checkpoints.
+        evaluate_every: examples between measurements; 0: none.
         explosion: a loss this many times larger than at the first tick stops the run.
     """
 
@@ -55,6 +56,7 @@ class Plan:
     seconds: float | None = None
     preview_every: int = 0
     save_every: float = 120.0
+    evaluate_every: int = 0
     explosion: float = 1e5
 
 
@@ -192,6 +194,8 @@ class Loop:
         checkpoints: where to save; None: nowhere.
         record: facts to store in each checkpoint beside the state.
         stop_asked: tells whether a signal asked the run to end, and which.
+        evaluate: measures the state that was just saved, on the leading process; what it returns
+            are the facts of a `Measured` event, or None where it was given up.
     """
 
     def __init__(
@@ -205,6 +209,7 @@ class Loop:
         checkpoints: Checkpoints | None = None,
         record: Mapping[str, Any] | None = None,
         stop_asked: Callable[[], str] = lambda: "",
+        evaluate: Callable[[], Mapping[str, Any] | None] | None = None,
     ) -> None:
         self.state, self.plan = state, plan
         self.world = world or World()
@@ -212,9 +217,11 @@ class Loop:
         self.checkpoints = checkpoints
         self.record = dict(record or {})
         self.stop_asked = stop_asked
+        self.evaluate = evaluate
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
         self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
+        self._evaluated_at = state.clock.examples
 
     def run(self) -> None:
         """Train to the end of the plan.
@@ -238,14 +245,17 @@ class Loop:
             stop, tick, save = self.world.any(
                 bool(self.stop_asked()), self._tick_due(), self._save_due()
             )
-            preview = self._preview_due(before)
-            if tick or save or stop or preview:
+            preview = self._due(self.plan.preview_every, before)
+            evaluate = self._due(self.plan.evaluate_every, before)
+            if tick or save or stop or preview or evaluate:
                 self._tick()
             if preview:
                 self._sound()
                 self._tell(events.PreviewDue)
-            if save:
+            if save or evaluate:
                 self._save()
+            if evaluate and not stop:
+                self._evaluate()
             if stop:
                 self._save()
                 reason = self.stop_asked()
@@ -258,6 +268,8 @@ class Loop:
         self._tick()
         self._sound()
         self._save()
+        if self.plan.evaluate_every:
+            self._evaluate()
 
     def _complete(self) -> bool:
         if self.plan.seconds is None:
@@ -288,8 +300,8 @@ class Loop:
     def _save_due(self) -> bool:
         return self.world.leads and time.monotonic() - self._last_save >= self.plan.save_every
 
-    def _preview_due(self, before: int) -> bool:
-        every = self.plan.preview_every
+    def _due(self, every: int, before: int) -> bool:
+        """Whether a multiple of `every` examples was passed since `before`."""
         return every > 0 and self.state.clock.examples // every > before // every
 
     def _tick(self) -> None:
@@ -371,6 +383,21 @@ class Loop:
             seconds = time.monotonic() - self._last_save
             self._last_save = time.monotonic()
             self._tell(events.Saved, path=path.name, seconds=round(seconds, 3))
+        self.world.barrier()
+
+    def _evaluate(self) -> None:
+        """Measure what was just saved. It takes its time aside: schedules by time mean training."""
+        if self._evaluated_at == self.state.clock.examples:
+            return
+        self._evaluated_at = self.state.clock.examples
+        began = time.monotonic()
+        facts = self.evaluate() if self.world.leads and self.evaluate is not None else None
+        taken = time.monotonic() - began
+        self._began += taken
+        self._last_tick += taken
+        self._last_save += taken
+        if facts is not None:
+            self._tell(events.Measured, seconds=round(taken, 1), **facts)
         self.world.barrier()
 
 

@@ -1,0 +1,406 @@
+"""Figures that say what they mean: a value, and everything that it depends on.
+
+A figure is never a bare number. `fid[inception-2015,50000/train,clean]` names the features, how many
+samples were compared with which pictures, and how these were resized; the record behind the name also
+holds the checksum of the network's weights and the content key of the reference. Two figures are
+compared only where all of that is equal.
+
+No torch here: listing, comparing and reporting figures is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from faussaire.core.errors import UserError, nearest
+from faussaire.core.files import write_error
+
+#: Grows when the definition of a figure changes, so that old and new ones are not compared.
+REVISION = 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What is measured.
+
+    Attributes:
+        name: in names of figures and on the command line.
+        title: for tables and pages.
+        better: `lower` or `higher`; `real` where the figure should be that of real pictures.
+        reading: a sentence for who has never met it.
+        source: the paper.
+    """
+
+    name: str
+    title: str
+    better: str
+    reading: str
+    source: str
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "fid",
+            "Fréchet distance",
+            "lower",
+            "Distance between the clouds of real and generated features, each taken as a Gaussian: "
+            "quality and variety in one number. Few samples make it look worse than it is.",
+            "Heusel 2017, arXiv 1706.08500",
+        ),
+        Metric(
+            "kid",
+            "Kernel distance",
+            "lower",
+            "The same idea without the Gaussian, and unbiased: the figure for few pictures. "
+            "Near zero, or below by chance, means indistinguishable.",
+            "Bińkowski 2018, arXiv 1801.01401",
+        ),
+        Metric(
+            "cmmd",
+            "Gaussian kernel distance",
+            "lower",
+            "Maximum mean discrepancy with a Gaussian kernel on normalised features, times 1,000.",
+            "Jayasumana 2024, arXiv 2401.09603",
+        ),
+        Metric(
+            "is",
+            "Inception score",
+            "higher",
+            "Whether a classifier is sure of each sample, and finds many classes among them. It "
+            "never looks at your pictures, and means little for what is not in ImageNet.",
+            "Salimans 2016, arXiv 1606.03498",
+        ),
+        Metric(
+            "precision",
+            "Precision",
+            "higher",
+            "Share of samples that lie where real pictures lie: quality.",
+            "Kynkäänniemi 2019, arXiv 1904.06991",
+        ),
+        Metric(
+            "recall",
+            "Recall",
+            "higher",
+            "Share of real pictures that lie where samples lie: variety. Dropped modes lower it.",
+            "Kynkäänniemi 2019, arXiv 1904.06991",
+        ),
+        Metric(
+            "density",
+            "Density",
+            "higher",
+            "Precision that counts how many real pictures surround a sample, so that outliers among "
+            "the real ones do not flatter; it may exceed 1.",
+            "Naeem 2020, arXiv 2002.09797",
+        ),
+        Metric(
+            "coverage",
+            "Coverage",
+            "higher",
+            "Share of real pictures with a sample nearby: variety.",
+            "Naeem 2020, arXiv 2002.09797",
+        ),
+        Metric(
+            "authenticity",
+            "Authenticity",
+            "real",
+            "Share of samples that are no closer to a training picture than that picture's own "
+            "nearest neighbour: well below the real value means copies of the training data.",
+            "Alaa 2022, arXiv 2102.08921",
+        ),
+        Metric(
+            "swd",
+            "Sliced Wasserstein distance",
+            "lower",
+            "Distance between small patches at each scale, from coarse shapes to fine texture, "
+            "times 1,000. It needs no network.",
+            "Karras 2018, arXiv 1710.10196",
+        ),
+        Metric(
+            "ms-ssim",
+            "MS-SSIM of pairs",
+            "real",
+            "How alike two samples are on average: well above the real value means little variety.",
+            "Odena 2017, arXiv 1610.09585",
+        ),
+        Metric(
+            "ppl",
+            "Perceptual path length",
+            "lower",
+            "How abruptly pictures change on a walk through the latent space.",
+            "Karras 2019, arXiv 1812.04948",
+        ),
+        Metric(
+            "class-fid",
+            "Fréchet distance by class",
+            "lower",
+            "The mean over classes of the Fréchet distance between samples and pictures of a class.",
+            "Miyato 2018, arXiv 1802.05637",
+        ),
+        Metric(
+            "cas",
+            "Classification accuracy score",
+            "higher",
+            "Accuracy on real pictures of a classifier that was trained on samples alone.",
+            "Ravuri 2019, arXiv 1905.10887",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """All that a figure depends on, besides the generator. Equal provenance: comparable figures.
+
+    Attributes:
+        metric: a key of `METRICS`.
+        extractor: the network that turned pictures into features; empty where none did.
+        weights: first digits of its weight file's SHA-256.
+        resize: how pictures were brought to the network's size.
+        count: samples measured.
+        reference: name of the pictures compared with (`train`); empty where there are none.
+        reference_count: how many of them.
+        reference_key: content key of their pack.
+        whole: whether these are all the pictures of the reference.
+        pictures: size of the pictures, `HxWxC`.
+        details: parameters of the metric, such as `k=3`.
+        revision: of the definition.
+    """
+
+    metric: str
+    extractor: str = ""
+    weights: str = ""
+    resize: str = ""
+    count: int = 0
+    reference: str = ""
+    reference_count: int = 0
+    reference_key: str = ""
+    whole: bool = True
+    pictures: str = ""
+    details: str = ""
+    revision: int = REVISION
+
+    @property
+    def name(self) -> str:
+        """`kid[squeezenet1.1,10000/train,clean,100x1000]`; a part of a reference has its count."""
+        against = self.reference + ("" if self.whole else f":{self.reference_count}")
+        counts = f"{self.count}/{against}" if self.reference else str(self.count)
+        parts = (self.extractor, counts, self.resize, self.details)
+        return f"{self.metric}[{','.join(filter(None, parts))}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One measured value.
+
+    Attributes:
+        provenance: what it means.
+        value: the figure.
+        error: its standard error, or for the Inception Score its deviation over splits.
+        real: the same between two halves of the real pictures (or of real pictures, where the
+            metric looks at one set): what a perfect generator would get.
+        real_counts: the counts behind `real`.
+        parts: the figure by class, or by scale.
+        circumstances: run, checkpoint, seed, time taken, versions: what does not change its meaning.
+    """
+
+    provenance: Provenance
+    value: float
+    error: float | None = None
+    real: float | None = None
+    real_counts: str = ""
+    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    circumstances: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The provenance's name."""
+        return self.provenance.name
+
+    @property
+    def metric(self) -> Metric:
+        """What is measured."""
+        return METRICS[self.provenance.metric]
+
+    @property
+    def examples(self) -> int | None:
+        """Examples the model had seen; None where the samples came from elsewhere."""
+        return self.circumstances.get("examples")
+
+    def record(self) -> dict[str, Any]:
+        """One line of `metrics.jsonl`."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "error": self.error,
+            "real": self.real,
+            "real_counts": self.real_counts,
+            "parts": dict(self.parts),
+            **dataclasses.asdict(self.provenance),
+            **self.circumstances,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Figure:
+        """The figure of one line.
+
+        Raises:
+            KeyError, TypeError, ValueError: the record is none.
+        """
+        facts = {field.name: record[field.name] for field in dataclasses.fields(Provenance)}
+        if facts["metric"] not in METRICS:
+            raise ValueError(f"no metric '{facts['metric']}'")
+        own = {"name", "value", "error", "real", "real_counts", "parts", *facts}
+        return cls(
+            provenance=Provenance(**facts),
+            value=float(record["value"]),
+            error=None if record["error"] is None else float(record["error"]),
+            real=None if record["real"] is None else float(record["real"]),
+            real_counts=str(record["real_counts"]),
+            parts={str(name): float(value) for name, value in record["parts"].items()},
+            circumstances={key: value for key, value in record.items() if key not in own},
+        )
+
+    def distance(self) -> float:
+        """How far from perfect, to rank by: smaller is better whatever the metric."""
+        if self.metric.better == "real":
+            return abs(self.value - (self.real if self.real is not None else 0.0))
+        return self.value if self.metric.better == "lower" else -self.value
+
+    def better_than(self, other: Figure) -> bool:
+        """Whether this is the better of two comparable figures.
+
+        Raises:
+            UserError: their provenance differs, with the differences.
+        """
+        require_comparable(self, other)
+        return self.distance() < other.distance()
+
+
+def differences(one: Provenance, other: Provenance) -> dict[str, tuple[Any, Any]]:
+    """The parts of provenance that differ, each with both values."""
+    return {
+        field.name: (getattr(one, field.name), getattr(other, field.name))
+        for field in dataclasses.fields(Provenance)
+        if getattr(one, field.name) != getattr(other, field.name)
+    }
+
+
+_WORDS = {
+    "metric": "the metric",
+    "extractor": "the extractor",
+    "weights": "the extractor's weights",
+    "resize": "the resizing",
+    "count": "the number of samples",
+    "reference": "the reference",
+    "reference_count": "the number of reference pictures",
+    "reference_key": "the content of the reference",
+    "whole": "how much of the reference was used",
+    "pictures": "the size of the pictures",
+    "details": "the metric's parameters",
+    "revision": "the version of the definition",
+}
+
+
+def explain_differences(one: Provenance, other: Provenance) -> str:
+    """`the extractor is squeezenet1.1 and inception-2015`; empty for equal provenance."""
+    return "; ".join(
+        f"{_WORDS[name]} is {old or 'none'} and {new or 'none'}"
+        for name, (old, new) in differences(one, other).items()
+    )
+
+
+def require_comparable(one: Figure, other: Figure) -> None:
+    """Refuse two figures that do not mean the same.
+
+    Raises:
+        UserError: with each difference.
+    """
+    if one.provenance != other.provenance:
+        raise UserError(
+            f"{one.name} and {other.name} cannot be compared: "
+            f"{explain_differences(one.provenance, other.provenance)}.",
+            "Measure both in the same way, with `faussaire evaluate`.",
+        )
+
+
+def choose_metrics(text: str | Sequence[str], known: Iterable[str] = METRICS) -> tuple[str, ...]:
+    """Names of metrics from `fid,kid`, from `prdc` (four at once) or from a sequence.
+
+    Raises:
+        UserError: an unknown one, with the nearest.
+    """
+    words = text.split(",") if isinstance(text, str) else list(text)
+    groups = {"prdc": ("precision", "recall", "density", "coverage"), "all": tuple(known)}
+    chosen: list[str] = []
+    for word in filter(None, (word.strip().lower() for word in words)):
+        for name in groups.get(word, (word,)):
+            if name not in METRICS:
+                raise UserError(
+                    f"There is no metric '{name}'.{nearest(name, METRICS)}",
+                    f"There are: {', '.join(METRICS)}; prdc for four of them, and all.",
+                )
+            if name not in chosen:
+                chosen.append(name)
+    if not chosen:
+        raise UserError("No metric was named.", f"There are: {', '.join(METRICS)}.")
+    return tuple(chosen)
+
+
+def append_figures(path: Path, figures: Sequence[Figure]) -> None:
+    """Add lines to a `metrics.jsonl`: all of them in one write, after mending a torn last line.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    text = "".join(_line(figure) for figure in figures)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+b", buffering=0) as file:
+            if file.seek(0, os.SEEK_END) > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = "\n" + text
+            file.write(text.encode())
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(error, path.parent, "The figures could not be written") from error
+
+
+def _line(figure: Figure) -> str:
+    return json.dumps(figure.record(), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_figures(path: Path) -> list[Figure]:
+    """The figures of a `metrics.jsonl`, oldest first; torn or foreign lines are passed over.
+
+    Of the same figure measured twice at the same point of the same run, the later one counts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    found: dict[tuple[Any, ...], Figure] = {}
+    for line in text.split("\n"):
+        figure = _figure(line)
+        if figure is not None:
+            key = (figure.provenance, figure.examples, figure.circumstances.get("seed"))
+            found.pop(key, None)
+            found[key] = figure
+    return list(found.values())
+
+
+def _figure(line: str) -> Figure | None:
+    try:
+        figure = Figure.of(json.loads(line))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return figure if math.isfinite(figure.value) else None

@@ -1,0 +1,539 @@
+"""Measuring a run, a model in training, or one folder of pictures against another."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from faussaire import __version__
+from faussaire.core.checkpoint import Checkpoints
+from faussaire.core.config import resolve
+from faussaire.core.device import Device, DeviceName
+from faussaire.core.errors import UserError
+from faussaire.core.family import Family
+from faussaire.core.figures import (
+    METRICS,
+    Figure,
+    append_figures,
+    choose_metrics,
+    read_figures,
+)
+from faussaire.core.run import Run
+from faussaire.core.state import State
+from faussaire.data.pack import Images, PackOptions, pack
+from faussaire.data.parallel import Progress
+from faussaire.data.scan import scan
+from faussaire.data.source import Source
+from faussaire.data.sources import open_source
+from faussaire.families import load_family
+from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench
+from faussaire.metrics.extractors import Extractor, open_extractor
+from faussaire.metrics.perceptual import open_perceptual
+from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
+from faussaire.metrics.resize import How
+from faussaire.model import Model
+from faussaire.model import load as load_model
+from faussaire.report.pictures import grid, save_png
+from faussaire.workshop import read_pictures
+
+_USUAL = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
+_SHOWN = 12  # samples beside their nearest real pictures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure, and how.
+
+    Attributes:
+        metrics: names; None: the usual ones that fit the model and the extractor.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU; of a folder, all up to 50,000.
+        extractor: a name, `auto`, or an object that is an extractor.
+        weights: a file or folder with weights of extractors.
+        resize: how pictures are brought to the extractor's size: `clean`, `legacy` or `pytorch`.
+        seed: of the samples.
+        device: where networks run.
+    """
+
+    metrics: Sequence[str] | str | None = None
+    count: int | None = None
+    extractor: str | Extractor = "auto"
+    weights: Path | None = None
+    resize: How = "clean"
+    seed: int = 0
+    device: DeviceName = "auto"
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.count < 1:
+            raise UserError(f"{self.count} samples cannot be measured.", "Ask for some thousands.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures, and what to look at beside them.
+
+    Attributes:
+        title: what was measured, in words.
+        against: with what it was compared, in words.
+        figures: in the order asked for.
+        notes: what the reader should know, as sentences.
+        neighbours: the samples that lie closest to real pictures, each with its three nearest.
+        run: the run's folder, where there is one.
+        seconds: time taken.
+    """
+
+    title: str
+    against: str
+    figures: tuple[Figure, ...]
+    notes: tuple[str, ...] = ()
+    neighbours: Image.Image | None = None
+    run: Path | None = None
+    seconds: float = 0.0
+
+    def __getitem__(self, metric: str) -> Figure:
+        """The figure of a metric: `evaluation["fid"].value`."""
+        for figure in self.figures:
+            if figure.provenance.metric == metric:
+                return figure
+        measured = ", ".join(figure.provenance.metric for figure in self.figures)
+        raise KeyError(f"{metric} was not measured; there are {measured}")
+
+    def record(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "title": self.title,
+            "against": self.against,
+            "seconds": round(self.seconds, 1),
+            "figures": [figure.record() for figure in self.figures],
+            "notes": list(self.notes),
+        }
+
+    def save(self, folder: Path) -> None:
+        """Add the figures to `metrics.jsonl`, and the pairs as `evaluation/neighbours.png`.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        if self.neighbours is not None:
+            save_png(self.neighbours, folder / "evaluation" / "neighbours.png")
+        append_figures(folder / "metrics.jsonl", self.figures)
+
+
+# ---- What to measure ----
+
+
+def evaluate_run(
+    path: Path,
+    options: Options,
+    *,
+    checkpoint: str = "latest",
+    against: str | None = None,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure a run against its own training pictures, or others prepared in the same way.
+
+    Raises:
+        UserError: no run, no checkpoint, no pictures, or a figure that would mean nothing.
+    """
+    inside = path.parent.name == "checkpoints" and (path / "state.json").exists()
+    run = Run.find(path.parent.parent if inside else path)
+    model = load_model(path, checkpoint=checkpoint, device=options.device)
+    config = run.config()
+    source = str(config.get("source", "")) if against is None else against
+    kind = load_family(str(config["family"]))
+    settings = resolve(str(config["family"]), source, kind.Config, config)
+    if against is not None:  # labels named in the settings belong to the run's own pictures
+        settings = dataclasses.replace(
+            settings, data=dataclasses.replace(settings.data, labels=None, resolution=_size(model))
+        )
+    images, _ = read_pictures(settings, kind, progress=progress, preflight=False)
+    notes: list[str] = []
+    trained_on = run.read("data.json").get("key")
+    if against is None and trained_on not in (None, images.key):
+        notes.append(
+            f"The pictures in '{source}' have changed since the run was trained, and they are "
+            "measured as they are now."
+        )
+    reals = Packed(images, "train" if against is None else _split(against))
+    count = options.count or (50_000 if model.device.kind == "cuda" else 10_000)
+    fakes = samples_like(model.family, model.device, reals, count, options.seed)
+    found = measure(
+        fakes,
+        reals,
+        options,
+        device=model.device,
+        circumstances={
+            "run": run.path.name,
+            "checkpoint": f"{model.examples:012d}",
+            "examples": model.examples,
+            "dataset": trained_on or "",
+        },
+        progress=progress,
+        note=note,
+    )
+    return dataclasses.replace(
+        found,
+        title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
+        notes=(*notes, *found.notes),
+        run=run.path,
+    )
+
+
+def evaluate_sources(
+    fake: str,
+    real: str,
+    options: Options,
+    *,
+    resolution: tuple[int, int] | None = None,
+    channels: str = "auto",
+    classes: str = "auto",
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Measure one set of pictures against another.
+
+    Args:
+        fake, real: sources, as `open_source` takes them.
+        options: what to measure, and how.
+        resolution: (height, width) to bring both to; None: their own, which must be one.
+        channels: `grey`, `rgb` or `rgba`; `auto`: colour where one of the two has colour.
+        classes: where class names come from.
+        progress: called as progress(what, done, total).
+        note: called with sentences, as they come up.
+
+    Raises:
+        UserError: a source is none, sizes differ, or a figure would mean nothing.
+    """
+    how = {"resolution": resolution, "classes": classes, "progress": progress}
+    fakes = read_as_they_are(fake, channels=channels, **how)
+    reals = read_as_they_are(real, channels=channels, **how)
+    if channels == "auto" and fakes.channels != reals.channels:
+        fakes = read_as_they_are(fake, channels="rgb", **how)
+        reals = read_as_they_are(real, channels="rgb", **how)
+    device = Device.choose(options.device, "auto")
+    samples = Packed(fakes, _split(fake), options.count or 50_000)
+    found = measure(
+        samples,
+        Packed(reals, _split(real)),
+        options,
+        device=device,
+        circumstances={"dataset": reals.key, "samples": fakes.key},
+        progress=progress,
+        note=note,
+    )
+    return dataclasses.replace(found, title=f"{len(samples):,} pictures of {fake}")
+
+
+def read_as_they_are(
+    source: str,
+    *,
+    resolution: tuple[int, int] | None,
+    channels: str,
+    classes: str,
+    progress: Progress | None,
+) -> Images:
+    """Pictures of a source at their own size, whatever it is, or at the one asked for.
+
+    Raises:
+        UserError: they have several sizes, and none is asked for.
+    """
+    mode = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}[channels]
+    with open_source(source, classes=classes) as opened:
+        if resolution is None:
+            resolution = own_size(opened, progress)
+        options = PackOptions(resolution=resolution, channels=mode)  # pyright: ignore
+        return pack(opened, options, progress=progress)
+
+
+def own_size(source: Source, progress: Progress | None = None) -> tuple[int, int]:
+    """(height, width) of the pictures of a source, which must all have it.
+
+    Raises:
+        UserError: they have several sizes, or none can be read.
+    """
+    seen = scan(source, progress=progress)
+    sizes = np.unique(seen.sizes[seen.good], axis=0)
+    if len(sizes) == 1:
+        return int(sizes[0, 0]), int(sizes[0, 1])
+    if len(sizes) == 0:
+        raise UserError(
+            f"None of the {len(source)} pictures of '{source.path}' can be read.",
+            "Run `faussaire check` on it.",
+        )
+    (h1, w1), (h2, w2) = sizes[0].tolist(), sizes[-1].tolist()
+    raise UserError(
+        f"The pictures of '{source.path}' have {len(sizes)} sizes, from {w1}x{h1} to {w2}x{h2}.",
+        "Bring them to one size with --resolution, such as --resolution 256.",
+    )
+
+
+def samples_like(
+    family: Family[Any], device: Device, reals: PictureSet, count: int, seed: int
+) -> Samples:
+    """Samples of a family, of classes in the proportions of the real pictures."""
+    labels = None
+    classes = len(family.spec.classes)
+    if getattr(family.config, "conditional", False):
+        known = reals.labels is not None and reals.classes == tuple(family.spec.classes)
+        even = np.arange(max(count, classes)) % classes
+        labels = labels_like(reals.labels if known else even, count, classes)  # pyright: ignore
+    return Samples(family, device.name, count, seed, labels)
+
+
+# ---- Measuring ----
+
+
+def measure(
+    fakes: PictureSet,
+    reals: PictureSet,
+    options: Options,
+    *,
+    device: Device,
+    circumstances: Mapping[str, Any],
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+    cache: Path | None = None,
+) -> Evaluation:
+    """Every figure asked for, in one pass over the samples.
+
+    Args:
+        fakes, reals: what is judged, and what it should be like.
+        options: what to measure, and how.
+        device: where generators and classifiers run.
+        circumstances: facts to store with each figure.
+        progress: called as progress(what, done, total).
+        note: called with sentences, as they come up.
+        cache: the cache folder; None: the user's.
+
+    Raises:
+        UserError: a figure that was asked for would mean nothing.
+    """
+    began = time.monotonic()
+    notes: list[str] = []
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        if note is not None:
+            note(text)
+
+    asked = None if options.metrics is None else choose_metrics(options.metrics)
+    extractor = None
+    if asked is None or FEATURE_METRICS & {*asked}:
+        extractor = find_extractor(options, device, tell, progress)
+    names = asked or usual_metrics(fakes, reals, extractor)
+    bench = Bench(
+        fakes,
+        reals,
+        extractor,
+        device=device,
+        perceptual=lambda: open_perceptual(options.weights, device.name),
+        seed=options.seed,
+        progress=progress,
+        cache=cache,
+    )
+    bench.refuse(names)
+    bench.look_at_samples(names)
+    figures = [METERS[name](bench) for name in names]
+    seconds = time.monotonic() - began
+    facts = {
+        **circumstances,
+        "seed": options.seed,
+        "seconds": round(seconds, 1),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device.describe(),
+        "faussaire": __version__,
+        "torch": torch.__version__,
+    }
+    height, width, _ = reals.shape
+    return Evaluation(
+        title=f"{len(fakes):,} samples",
+        against=f"{len(reals):,} pictures of {reals.name}, {width}x{height}",
+        figures=tuple(dataclasses.replace(one, circumstances=facts) for one in figures),
+        notes=(*notes, *bench.notes),
+        neighbours=closest_pairs(bench) if "authenticity" in names else None,
+        seconds=seconds,
+    )
+
+
+def find_extractor(
+    options: Options,
+    device: Device,
+    tell: Callable[[str], None],
+    progress: Progress | None = None,
+) -> Extractor:
+    """The extractor that the options name."""
+    return open_extractor(
+        options.extractor,
+        weights=options.weights,
+        resize=options.resize,
+        device=device.kind,  # pyright: ignore[reportArgumentType]
+        note=tell,
+        progress=progress,
+    )
+
+
+def usual_metrics(
+    fakes: PictureSet, reals: PictureSet, extractor: Extractor | None
+) -> tuple[str, ...]:
+    """What is measured where nobody says: what is cheap and fits."""
+    chosen = [*_USUAL, "swd", "ms-ssim"]
+    if extractor is not None and extractor.classes is not None:
+        chosen.insert(2, "is")
+    if fakes.labels is not None and reals.labels is not None and fakes.classes == reals.classes:
+        least = min(
+            int(np.bincount(pictures.labels, minlength=len(reals.classes)).min())
+            for pictures in (fakes, reals)
+            if pictures.labels is not None
+        )
+        if least >= 100:
+            chosen.append("class-fid")
+    return tuple(name for name in METRICS if name in chosen)
+
+
+def closest_pairs(bench: Bench) -> Image.Image:
+    """The samples that are most likely copies, each with its three nearest real pictures.
+
+    Rows of two groups; a group is a sample followed by real pictures, nearest first.
+    """
+    distances, rows = bench.nearest_reals
+    # Near is relative: a picture in a crowded place has near neighbours without being copied.
+    share = distances[:, 0] / distances[:, -1].clamp_min(1e-12)
+    chosen = torch.argsort(share)[:_SHOWN]
+    strip = []
+    for index in chosen.tolist():
+        strip.append(bench.fakes.read([int(bench.fake.rows[index])]))
+        strip.append(bench.reals.read(rows[index].numpy()))
+    return grid(np.concatenate(strip), columns=2 * (1 + rows.shape[1]))
+
+
+def _size(model: Model) -> tuple[int, int]:
+    return model.spec.height, model.spec.width
+
+
+def _split(source: str) -> str:
+    """A reference's name in figures: the last part of its path, without what figures use."""
+    name = source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or source
+    return name.translate(str.maketrans("[],/: ", "______"))
+
+
+# ---- In training ----
+
+
+class Evaluator:
+    """Measures a run while it trains, and marks its best checkpoint.
+
+    The extractor is opened and the real pictures are measured at once, so that whatever is wrong
+    with them is told before training begins.
+
+    Args:
+        state: what is trained.
+        run: where figures go.
+        checkpoints: of which the best is marked.
+        images: the training pictures.
+        options: what to measure; the first metric decides which checkpoint is best.
+        stop_asked: tells whether training should end, which a measurement does not outlast.
+        progress: called as progress(what, done, total), at first.
+        note: called with sentences, at first.
+
+    Raises:
+        UserError: an unknown metric or extractor, or real pictures that cannot be measured.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        run: Run,
+        checkpoints: Checkpoints,
+        images: Images,
+        options: Options,
+        *,
+        stop_asked: Callable[[], str] = lambda: "",
+        progress: Progress | None = None,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._state, self._run, self._checkpoints = state, run, checkpoints
+        self._reals, self._stop_asked = Packed(images, "train"), stop_asked
+        names = choose_metrics(options.metrics or ("fid",))
+        needed = FEATURE_METRICS & {*names}
+        extractor = find_extractor(options, state.device, note, progress) if needed else None
+        self._options = dataclasses.replace(
+            options, metrics=names, count=options.count or 5_000, extractor=extractor or "auto"
+        )
+        with state.sampling() as family:
+            bench = Bench(
+                self._samples(family),
+                self._reals,
+                extractor,
+                device=state.device,
+                perceptual=lambda: open_perceptual(options.weights, state.device.name),
+                progress=progress,
+            )
+            bench.refuse(names)
+            if extractor is not None:
+                bench.real_halves  # noqa: B018  (measured now, and kept in the cache)
+
+    @property
+    def extractor(self) -> str:
+        """Name of the extractor that `auto` became; empty where none is needed."""
+        chosen = self._options.extractor
+        return "" if isinstance(chosen, str) else chosen.name
+
+    def _samples(self, family: Family[Any]) -> Samples:
+        count = self._options.count
+        assert count is not None
+        return samples_like(family, self._state.device, self._reals, count, self._options.seed)
+
+    def __call__(self) -> dict[str, Any] | None:
+        """Figures of the newest checkpoint, and whether it is the best; None where given up."""
+        clock = self._state.clock
+
+        def progress(what: str, done: int, total: int) -> None:
+            if self._stop_asked():
+                raise _GivenUp
+
+        try:
+            with self._state.sampling() as family:
+                found = measure(
+                    self._samples(family),
+                    self._reals,
+                    self._options,
+                    device=self._state.device,
+                    circumstances={
+                        "run": self._run.path.name,
+                        "checkpoint": f"{clock.examples:012d}",
+                        "examples": clock.examples,
+                        "dataset": self._reals.key,
+                    },
+                    progress=progress,
+                )
+        except _GivenUp:
+            return None
+        before = self._earlier(found.figures[0])
+        found.save(self._run.path)
+        best = all(not other.better_than(found.figures[0]) for other in before)
+        if best:
+            self._checkpoints.mark(self._checkpoints.find(str(clock.examples)), "best")
+        return {"figures": {one.name: one.value for one in found.figures}, "best": best}
+
+    def _earlier(self, figure: Figure) -> list[Figure]:
+        """The same figure at earlier points of this run."""
+        return [
+            other
+            for other in read_figures(self._run.path / "metrics.jsonl")
+            if other.provenance == figure.provenance
+            and other.examples is not None
+            and other.examples < (figure.examples or 0)
+        ]
+
+
+class _GivenUp(Exception):
+    """The user wants the run to end, in the middle of a measurement."""

@@ -1,0 +1,575 @@
+"""From two sets of pictures to figures: each picture is looked at once, whatever is measured.
+
+A meter is a function from the bench to a figure. What several meters need (features, neighbours) the
+bench computes when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faussaire.core.batch import RowDraws
+from faussaire.core.device import Device
+from faussaire.core.errors import UserError
+from faussaire.core.figures import METRICS, Figure, Provenance
+from faussaire.data.cache import read_json, remember
+from faussaire.data.parallel import Progress
+from faussaire.metrics import classifier, path_length
+from faussaire.metrics.extractors import Extractor
+from faussaire.metrics.frechet import Moments, frechet_distance
+from faussaire.metrics.kernel import cmmd, kid
+from faussaire.metrics.ms_ssim import MsSsimPairs
+from faussaire.metrics.neighbours import knn_radii, nearest, prdc
+from faussaire.metrics.perceptual import PerceptualDistance
+from faussaire.metrics.pictures import PictureSet, Samples, require_alike, shuffled_rows
+from faussaire.metrics.survey import (
+    Survey,
+    Watcher,
+    features_folder,
+    halves,
+    look,
+    survey_reals,
+    survey_samples,
+)
+from faussaire.metrics.swd import PatchCollector, sliced_wasserstein
+
+#: Fewer pictures than this give no figure at all: their distances are chance.
+LEAST = 10
+_PATCH_PICTURES = 16_384  # as in the paper
+_PAIRS = 5_000
+_PATHS = 10_000
+_SUBSET = 1_000
+_SCORED = 100
+_KID_SUBSETS = 100
+_PRECISION_K, _DENSITY_K = 3, 5
+
+
+@dataclass(frozen=True)
+class Value:
+    """A figure before it is named.
+
+    Attributes:
+        value, error, parts: as in `Figure`.
+    """
+
+    value: float
+    error: float | None = None
+    parts: Mapping[str, float] | None = None
+
+
+class Bench:
+    """Samples and real pictures, ready to be measured.
+
+    Args:
+        fakes: what is judged.
+        reals: what it should be like.
+        extractor: of features; None where only metrics without features are asked for.
+        perceptual: opens the distance that the path length is measured with.
+        device: for classifiers and generators.
+        seed: of whatever is drawn while measuring.
+        progress: called as progress(what, done, total).
+        cache: the cache folder; None: the user's.
+
+    Raises:
+        UserError: too few pictures, or of different sizes.
+    """
+
+    def __init__(
+        self,
+        fakes: PictureSet,
+        reals: PictureSet,
+        extractor: Extractor | None,
+        *,
+        device: Device,
+        perceptual: Callable[[], PerceptualDistance] | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        require_alike(fakes, reals)
+        for what in (fakes, reals):
+            if len(what) < LEAST:
+                raise UserError(
+                    f"{len(what)} pictures ({what.name}) are too few to measure anything.",
+                    f"Give at least {LEAST}; figures begin to mean something at some hundreds, and "
+                    "papers use 50,000.",
+                )
+        self.fakes, self.reals, self._extractor = fakes, reals, extractor
+        self.device, self.seed, self.progress, self.cache = device, seed, progress, cache
+        self._open_perceptual = perceptual
+        self.notes: list[str] = []
+        self._fake: Survey | None = None
+
+    # ---- What several meters need ----
+
+    @property
+    def extractor(self) -> Extractor:
+        """The extractor, which meters of features need."""
+        assert self._extractor is not None
+        return self._extractor
+
+    @cached_property
+    def real(self) -> Survey:
+        """Features of the real pictures."""
+        return survey_reals(self.reals, self.extractor, progress=self.progress, cache=self.cache)
+
+    @cached_property
+    def real_halves(self) -> tuple[Survey, Survey]:
+        """Features of two halves of the real pictures."""
+        if len(self.real.vectors) < 2 * LEAST:
+            raise UserError(
+                f"{len(self.real.vectors)} real pictures are too few to be halved.",
+                f"Give at least {2 * LEAST}.",
+            )
+        return halves(self.real)
+
+    @cached_property
+    def perceptual(self) -> PerceptualDistance:
+        """The distance that the path length is measured with."""
+        assert self._open_perceptual is not None
+        return self._open_perceptual()
+
+    @property
+    def fake(self) -> Survey:
+        """Features of the samples, after `look_at_samples`."""
+        assert self._fake is not None
+        return self._fake
+
+    def refuse(self, metrics: Sequence[str]) -> None:
+        """Say no to what would mean nothing before any time is spent on it.
+
+        Raises:
+            UserError: a metric does not fit the samples, the pictures or the extractor.
+        """
+        for metric in metrics:
+            _REFUSALS.get(metric, lambda bench: None)(self)
+
+    def look_at_samples(self, metrics: Sequence[str]) -> None:
+        """The one pass over the samples, for whatever these metrics need."""
+        watchers: list[Watcher] = []
+        if "swd" in metrics:
+            watchers.append(self.fake_patches)
+        if "ms-ssim" in metrics:
+            watchers.append(self.fake_pairs)
+        extractor = self._extractor if FEATURE_METRICS & {*metrics} else None
+        if watchers or extractor is not None:
+            self._fake = survey_samples(self.fakes, extractor, watchers, progress=self.progress)
+
+    @cached_property
+    def fake_patches(self) -> PatchCollector:
+        """Patches of the samples."""
+        return PatchCollector(self.fakes.shape, pictures=_PATCH_PICTURES, seed=self.seed)
+
+    @cached_property
+    def fake_pairs(self) -> MsSsimPairs:
+        """Likeness of pairs of samples."""
+        return MsSsimPairs(self.fakes.shape, pairs=_PAIRS)
+
+    def real_rows(self, most: int) -> np.ndarray:
+        """Real pictures in a fixed random order, `most` of them."""
+        return shuffled_rows(len(self.reals))[:most]
+
+    def look_at_reals(self, rows: np.ndarray, watcher: Watcher) -> None:
+        """A pass over real pictures that needs no network."""
+        look(self.reals, rows, [watcher], batch=64, what="real pictures", progress=self.progress)
+
+    @cached_property
+    def neighbourhood(self) -> dict[str, float]:
+        """Precision, recall, density and coverage."""
+        return self._prdc(self.real.vectors, self.fake.vectors)
+
+    @cached_property
+    def real_neighbourhood(self) -> dict[str, float]:
+        """The same between the halves of the real pictures."""
+        first, second = self.real_halves
+        return self._prdc(first.vectors, second.vectors)
+
+    def _prdc(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+        return prdc(
+            real.to(self.device.name),
+            fake.to(self.device.name),
+            precision_k=_PRECISION_K,
+            density_k=_DENSITY_K,
+            progress=self._told("neighbours"),
+        )
+
+    @cached_property
+    def nearest_reals(self) -> tuple[Tensor, Tensor]:
+        """For each sample the distances to its three nearest real pictures and their rows, (n, 3)."""
+        found = nearest(
+            self.fake.vectors.to(self.device.name),
+            self.real.vectors.to(self.device.name),
+            k=min(3, len(self.real.vectors)),
+            progress=self._told("nearest pictures"),
+        )
+        return found[0].cpu(), torch.from_numpy(self.real.rows)[found[1].cpu()]
+
+    def _told(self, what: str) -> Callable[[int, int], None] | None:
+        progress = self.progress
+        return None if progress is None else lambda done, total: progress(what, done, total)
+
+    # ---- Naming ----
+
+    def provenance(self, metric: str, **facts: object) -> Provenance:
+        """What a figure of this bench means; `facts` over what is usual for it."""
+        height, width, channels = self.fakes.shape
+        known: dict[str, object] = {
+            "metric": metric,
+            "count": len(self.fakes),
+            "pictures": f"{height}x{width}x{channels}",
+        }
+        if metric in FEATURE_METRICS:
+            known["extractor"] = self.extractor.name
+            known["weights"] = self.extractor.weights
+            known["resize"] = self.extractor.resize
+        if metric in COMPARING:
+            known["reference"] = self.reals.name
+            known["reference_key"] = self.reals.key
+            known["reference_count"] = len(self.reals)
+            known["whole"] = True
+        return Provenance(**{**known, **facts})  # pyright: ignore[reportArgumentType]
+
+    def kept(self) -> dict[str, object]:
+        """Counts of a metric that looks at kept vectors, not at moments of everything."""
+        count = len(self.real.vectors)
+        return {
+            "count": len(self.fake.vectors),
+            "reference_count": count,
+            "whole": count == len(self.reals),
+        }
+
+    def remembered(self, name: str, make: Callable[[], Value]) -> Value:
+        """A figure of the real pictures alone, from the cache or into it."""
+        if self._extractor is None:
+            return make()
+        folder = features_folder(self.reals, self.extractor, self.cache)
+        path = folder / "real" / f"{name}.json"
+        known = read_json(path)
+        if known is not None and isinstance(known.get("value"), float):
+            return Value(known["value"], known.get("error"), known.get("parts"))
+        found = make()
+        facts = {"value": found.value, "error": found.error, "parts": found.parts}
+        remember(path, json.dumps(facts).encode())
+        return found
+
+
+# ---- Meters ----
+
+
+def _fid(bench: Bench) -> Figure:
+    found = bench.remembered(
+        "fid", lambda: Value(frechet_distance(*(half.moments for half in bench.real_halves)))
+    )
+    few = min(len(bench.fake), len(bench.real))
+    if few <= bench.extractor.dimensions:
+        bench.notes.append(
+            f"The Fréchet distance is of {few:,} pictures and {bench.extractor.dimensions:,} "
+            "dimensions: it is biased upwards. Compare it only with figures of equal counts; kid is "
+            "unbiased."
+        )
+    return Figure(
+        provenance=bench.provenance("fid"),
+        value=frechet_distance(bench.fake.moments, bench.real.moments),
+        real=found.value,
+        real_counts=_halved(bench.real),
+    )
+
+
+def _kid(bench: Bench) -> Figure:
+    def measure(a: Survey, b: Survey) -> Value:
+        found = kid(a.vectors, b.vectors, subsets=_KID_SUBSETS, size=_SUBSET, seed=bench.seed)
+        return Value(found.value, found.error)
+
+    found = measure(bench.fake, bench.real)
+    real = bench.remembered("kid", lambda: measure(*bench.real_halves))
+    size = min(_SUBSET, len(bench.fake.vectors), len(bench.real.vectors))
+    return Figure(
+        provenance=bench.provenance("kid", **bench.kept(), details=f"{_KID_SUBSETS}x{size}"),
+        value=found.value,
+        error=found.error,
+        real=real.value,
+        real_counts=_halved(bench.real),
+    )
+
+
+def _cmmd(bench: Bench) -> Figure:
+    def measure(a: Survey, b: Survey) -> Value:
+        device = bench.device.name
+        return Value(float(cmmd(a.vectors.to(device), b.vectors.to(device))))
+
+    return Figure(
+        provenance=bench.provenance("cmmd", **bench.kept(), details="sigma=10"),
+        value=measure(bench.fake, bench.real).value,
+        real=bench.remembered("cmmd", lambda: measure(*bench.real_halves)).value,
+        real_counts=_halved(bench.real),
+    )
+
+
+def _inception_score(bench: Bench) -> Figure:
+    assert bench.fake.score is not None  # refused before, where there is none
+    value, deviation, count = bench.fake.score
+    real = bench.real.score
+    return Figure(
+        provenance=bench.provenance("is", count=count, details="10-splits"),
+        value=value,
+        error=deviation,
+        real=None if real is None else real[0],
+        real_counts="" if real is None else str(real[2]),
+    )
+
+
+def _neighbourhood(metric: str) -> Callable[[Bench], Figure]:
+    details = f"k={_PRECISION_K if metric in ('precision', 'recall') else _DENSITY_K}"
+
+    def meter(bench: Bench) -> Figure:
+        real = bench.remembered(metric, lambda: Value(bench.real_neighbourhood[metric]))
+        return Figure(
+            provenance=bench.provenance(metric, **bench.kept(), details=details),
+            value=bench.neighbourhood[metric],
+            real=real.value,
+            real_counts=_halved(bench.real),
+        )
+
+    return meter
+
+
+def _authenticity(bench: Bench) -> Figure:
+    def measure(distances: Tensor, rows: Tensor, radii: Tensor) -> Value:
+        return Value(float((distances > radii[rows]).double().mean()))
+
+    def half() -> Value:
+        train, other = (part.vectors.to(bench.device.name) for part in bench.real_halves)
+        distances, rows = nearest(other, train, k=1)
+        return measure(distances[:, 0], rows[:, 0], knn_radii(train, 1))
+
+    radii = torch.full((len(bench.reals),), math.nan)
+    radii[torch.from_numpy(bench.real.rows)] = knn_radii(
+        bench.real.vectors.to(bench.device.name), 1
+    ).cpu()
+    distances, rows = bench.nearest_reals
+    return Figure(
+        provenance=bench.provenance("authenticity", **bench.kept()),
+        value=measure(distances[:, 0], rows[:, 0], radii).value,
+        real=bench.remembered("authenticity", half).value,
+        real_counts=_halved(bench.real),
+    )
+
+
+def _swd(bench: Bench) -> Figure:
+    def collect(rows: np.ndarray) -> PatchCollector:
+        patches = PatchCollector(bench.reals.shape, pictures=_PATCH_PICTURES, seed=bench.seed)
+        bench.look_at_reals(rows, patches)
+        return patches
+
+    rows = bench.real_rows(_PATCH_PICTURES)
+    found = sliced_wasserstein(bench.fake_patches, collect(rows))
+    middle = len(rows) // 2
+    real = sliced_wasserstein(collect(rows[:middle]), collect(rows[middle : 2 * middle]))
+    return Figure(
+        provenance=bench.provenance(
+            "swd",
+            count=min(_PATCH_PICTURES, len(bench.fakes)),
+            reference_count=len(rows),
+            whole=len(rows) == len(bench.reals),
+            details="7x7",
+        ),
+        value=float(np.mean(list(found.values()))),
+        real=float(np.mean(list(real.values()))),
+        real_counts=f"{middle}/{middle}",
+        parts={str(level): value for level, value in found.items()},
+    )
+
+
+def _ms_ssim(bench: Bench) -> Figure:
+    real = MsSsimPairs(bench.reals.shape, pairs=_PAIRS)
+    bench.look_at_reals(bench.real_rows(2 * _PAIRS), real)
+    fake = bench.fake_pairs
+    return Figure(
+        provenance=bench.provenance(
+            "ms-ssim", count=fake.count, details=f"pairs,{fake.scales}-scales"
+        ),
+        value=fake.mean,
+        error=fake.error,
+        real=real.mean,
+        real_counts=str(real.count),
+    )
+
+
+def _path_length(bench: Bench) -> Figure:
+    assert isinstance(bench.fakes, Samples)
+    count = min(_PATHS, len(bench.fakes))
+    labels = bench.fakes.labels
+    lengths = path_length.path_lengths(
+        bench.fakes.family,
+        bench.perceptual,
+        count=count,
+        seed=bench.seed,
+        device=bench.device.name,
+        labels=None if labels is None else torch.from_numpy(labels[:count]),
+        progress=bench.progress,
+    )
+    value, error = path_length.trimmed_mean(lengths)
+    return Figure(
+        provenance=bench.provenance(
+            "ppl",
+            extractor=bench.perceptual.name,
+            weights=bench.perceptual.weights,
+            count=count,
+            details="z,full,eps=1e-4",
+        ),
+        value=value,
+        error=error,
+    )
+
+
+def _class_fid(bench: Bench) -> Figure:
+    def by_class(a: tuple[Survey, np.ndarray], b: tuple[Survey, np.ndarray]) -> Value:
+        parts = {}
+        for number, name in enumerate(bench.reals.classes):
+            both = [survey.vectors[labels == number] for survey, labels in (a, b)]
+            least = min(map(len, both))
+            if least < LEAST:
+                raise UserError(
+                    f"The class '{name}' has {least} pictures to compare, which is too few.",
+                    "Raise --count, or leave class-fid out of --metrics.",
+                )
+            parts[name] = frechet_distance(*map(Moments.of, both))
+        return Value(float(np.mean(list(parts.values()))), parts=parts)
+
+    fake_labels, real_labels = bench.fakes.labels, bench.reals.labels
+    assert fake_labels is not None
+    assert real_labels is not None
+    fake = (bench.fake, fake_labels[bench.fake.rows])
+    real = (bench.real, real_labels[bench.real.rows])
+    found = by_class(fake, real)
+    first, second = bench.real_halves
+    floor = bench.remembered(
+        "class-fid",
+        lambda: by_class((first, real_labels[first.rows]), (second, real_labels[second.rows])),
+    )
+    return Figure(
+        provenance=bench.provenance("class-fid", **bench.kept()),
+        value=found.value,
+        real=floor.value,
+        real_counts=_halved(bench.real),
+        parts=found.parts or {},
+    )
+
+
+def _classification(bench: Bench) -> Figure:
+    def study(lessons: PictureSet, taught: np.ndarray | None, asked: np.ndarray | None, what: str):
+        return classifier.accuracy(
+            lessons,
+            bench.reals,
+            taught=taught,
+            asked=asked,
+            device=bench.device,
+            seed=bench.seed,
+            what=what,
+            progress=bench.progress,
+        )
+
+    value, parts, asked = study(bench.fakes, None, None, "taught by samples")
+    rows = bench.real_rows(len(bench.reals))
+    middle = len(rows) // 2
+    real, _, _ = study(bench.reals, rows[:middle], rows[middle:], "taught by real pictures")
+    return Figure(
+        provenance=bench.provenance(
+            "cas",
+            reference_count=asked,
+            whole=asked == len(bench.reals),
+            details=f"resnet8,{classifier.STEPS}-steps",
+        ),
+        value=value,
+        real=real,
+        real_counts=f"{middle}/{len(rows) - middle}",
+        parts=parts,
+    )
+
+
+def _halved(real: Survey) -> str:
+    half = len(real.vectors) // 2
+    return f"{half}/{half}"
+
+
+METERS: dict[str, Callable[[Bench], Figure]] = {
+    "fid": _fid,
+    "kid": _kid,
+    "cmmd": _cmmd,
+    "is": _inception_score,
+    "precision": _neighbourhood("precision"),
+    "recall": _neighbourhood("recall"),
+    "density": _neighbourhood("density"),
+    "coverage": _neighbourhood("coverage"),
+    "authenticity": _authenticity,
+    "swd": _swd,
+    "ms-ssim": _ms_ssim,
+    "ppl": _path_length,
+    "class-fid": _class_fid,
+    "cas": _classification,
+}
+assert METERS.keys() == METRICS.keys()
+
+
+# ---- Refusals ----
+
+
+def _needs_classifier(bench: Bench) -> None:
+    if bench.extractor.classes is None:
+        raise UserError(
+            f"The Inception Score needs a classifier, and {bench.extractor.name} is none.",
+            "Leave is out of --metrics, or choose --extractor inception-2015 or squeezenet1.0.",
+        )
+    if len(bench.fakes) < _SCORED:
+        raise UserError(
+            f"{len(bench.fakes)} samples are too few for the ten splits of the Inception Score.",
+            f"Ask for {_SCORED} at least, with --count.",
+        )
+
+
+def _needs_generator(bench: Bench) -> None:
+    if not isinstance(bench.fakes, Samples):
+        raise UserError(
+            "The path length needs a generator, not pictures.", "Give a run, or leave out ppl."
+        )
+    if bench.fakes.family.latents(RowDraws([0])) is None:
+        raise UserError(
+            "The path length needs a latent space, and this family has none.",
+            "Leave ppl out of --metrics.",
+        )
+    bench.perceptual  # noqa: B018  (a missing weight file is told now)
+
+
+def _needs_classes(bench: Bench) -> None:
+    for pictures in (bench.fakes, bench.reals):
+        if pictures.labels is None:
+            raise UserError(
+                f"class-fid and cas need classes, and {pictures.name} have none.",
+                "Leave them out of --metrics, or give pictures with classes (--classes folders).",
+            )
+    if bench.fakes.classes != bench.reals.classes:
+        raise UserError(
+            f"The classes differ: {', '.join(bench.fakes.classes[:8])} and "
+            f"{', '.join(bench.reals.classes[:8])}.",
+            "Leave class-fid and cas out of --metrics, or give pictures of the same classes.",
+        )
+
+
+_REFUSALS: dict[str, Callable[[Bench], None]] = {
+    "is": _needs_classifier,
+    "ppl": _needs_generator,
+    "class-fid": _needs_classes,
+    "cas": _needs_classes,
+}
+
+FEATURE_METRICS = frozenset(METRICS) - {"swd", "ms-ssim", "cas", "ppl"}
+COMPARING = frozenset(METRICS) - {"is", "ms-ssim", "ppl"}
