@@ -111,7 +111,7 @@ def evaluate(
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     resolution: int | tuple[int, int] | None = None,
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto",
-    classes: str = "auto",
+    classes: str | None = None,
     out: str | Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -132,7 +132,8 @@ def evaluate(
         seed: of the samples.
         device: where networks run.
         resolution: with `fake`: (height, width), or one number for a square, to bring both to.
-        channels, classes: with `fake`: how pictures and their classes are read.
+        channels: with `fake`: how pictures are read.
+        classes: with `fake` or `against`: where classes come from, as in training.
         out: with `fake`: a folder for `metrics.jsonl` and the pictures of neighbours.
         progress: called as progress(what, done, total).
 
@@ -156,6 +157,7 @@ def evaluate(
             options,
             checkpoint=checkpoint,
             against=None if against is None else str(against),
+            classes=classes,
             progress=progress,
         )
     elif run is None and fake is not None and real is not None:
@@ -165,7 +167,7 @@ def evaluate(
             options,
             resolution=(resolution, resolution) if isinstance(resolution, int) else resolution,
             channels=channels,
-            classes=classes,
+            classes=classes or "auto",
             progress=progress,
         )
     else:

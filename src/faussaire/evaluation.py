@@ -40,7 +40,6 @@ from faussaire.metrics.extractors import Extractor, open_extractor
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.metrics.resize import How
-from faussaire.model import Model
 from faussaire.model import load as load_model
 from faussaire.report.pictures import grid, save_png
 from faussaire.workshop import read_pictures
@@ -136,10 +135,20 @@ def evaluate_run(
     *,
     checkpoint: str = "latest",
     against: str | None = None,
+    classes: str | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measure a run against its own training pictures, or others prepared in the same way.
+
+    Args:
+        path: the run, or one of its checkpoints.
+        options: what to measure, and how.
+        checkpoint: `latest`, a mark, or a number of examples.
+        against: a source to compare with in place of the training pictures.
+        classes: where the classes of `against` come from; None: as in training, where that fits.
+        progress: called as progress(what, done, total).
+        note: called with sentences, as they come up.
 
     Raises:
         UserError: no run, no checkpoint, no pictures, or a figure that would mean nothing.
@@ -151,10 +160,14 @@ def evaluate_run(
     source = str(config.get("source", "")) if against is None else against
     kind = load_family(str(config["family"]))
     settings = resolve(str(config["family"]), source, kind.Config, config)
-    if against is not None:  # labels named in the settings belong to the run's own pictures
-        settings = dataclasses.replace(
-            settings, data=dataclasses.replace(settings.data, labels=None, resolution=_size(model))
+    if against is not None:  # what names classes in the settings belongs to the run's own pictures
+        data = dataclasses.replace(
+            settings.data,
+            labels=None,
+            classes=classes or _classes_of(against, settings.data.classes),
+            resolution=(model.spec.height, model.spec.width),
         )
+        settings = dataclasses.replace(settings, data=data)
     images, _ = read_pictures(settings, kind, progress=progress, preflight=False)
     notes: list[str] = []
     trained_on = run.read("data.json").get("key")
@@ -415,8 +428,11 @@ def closest_pairs(bench: Bench) -> Image.Image:
     return grid(np.concatenate(strip), columns=2 * (1 + rows.shape[1]))
 
 
-def _size(model: Model) -> tuple[int, int]:
-    return model.spec.height, model.spec.width
+def _classes_of(source: str, trained: str) -> str:
+    """Where the classes of another source come from: folders only if it has any."""
+    folder = Path(source)
+    flat = folder.is_dir() and not any(path.is_dir() for path in folder.iterdir())
+    return "auto" if trained == "folders" and (flat or not folder.is_dir()) else trained
 
 
 def _split(source: str) -> str:

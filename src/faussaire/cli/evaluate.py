@@ -43,7 +43,8 @@ class Options:
         device: `auto` takes a GPU where there is one.
         resolution: with --fake: bring both to this size first.
         channels: with --fake: grey, rgb or rgba.
-        classes: with --fake: where class names come from: folders, none, auto, or a column.
+        classes: with --fake or --against: where class names come from: folders, none, auto or a
+            column; none given: as in training.
         out: with --fake: a folder for metrics.jsonl and the pictures of neighbours.
         explain: say what each metric means, and do nothing.
         json: print JSON.
@@ -63,7 +64,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     resolution: Resolution | None = None
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
-    classes: str = "auto"
+    classes: str | None = None
     out: Path | None = None
     explain: bool = False
     json: bool = False

@@ -65,12 +65,7 @@ def path_lengths(
     for start in range(0, count, _BATCH):
         size = min(_BATCH, count - start)
         rows = range(start, start + size)
-        ends = [
-            family.latents(RowDraws([mix(seed, "path", end, row) for row in rows], device=device))
-            for end in (0, 1)
-        ]
-        assert ends[0] is not None
-        assert ends[1] is not None
+        begin, end = (_latents(family, seed, end, rows, device) for end in (0, 1))
         chances = RowDraws([mix(seed, "path", "t", row) for row in rows], device=device)
         t = chances.uniform(1)
         chosen = None if labels is None else labels[start : start + size].to(device)
@@ -79,12 +74,20 @@ def path_lengths(
             # The same draws for both: noise inside a generator is no movement in latent space.
             draws = RowDraws([mix(seed, "path", "noise", row) for row in rows], device=device)
             with precise():
-                sample = family.sample(draws, labels=chosen, latents=_between(*ends, moment))
+                sample = family.sample(draws, labels=chosen, latents=_between(begin, end, moment))
             pictures.append(sample.float())
         lengths.append(distance(*pictures).double().cpu() / EPSILON**2)
         if progress is not None:
             progress("path length", start + size, count)
     return torch.cat(lengths)
+
+
+def _latents(family: Family[Any], seed: int, end: int, rows: range, device: str) -> Tensor:
+    """One end of each step."""
+    draws = RowDraws([mix(seed, "path", end, row) for row in rows], device=device)
+    found = family.latents(draws)
+    assert found is not None
+    return found
 
 
 def _between(a: Tensor, b: Tensor, t: Tensor) -> Tensor:

@@ -27,11 +27,16 @@ class PictureSet(Protocol):
         classes: class names.
     """
 
-    name: str
-    key: str
-    shape: tuple[int, int, int]
-    labels: np.ndarray | None
-    classes: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def labels(self) -> np.ndarray | None: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
