@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,6 +10,7 @@ from PIL import Image
 
 from faussaire.core import events
 from faussaire.core.errors import UserError
+from faussaire.core.figures import Figure, Provenance, append_figures
 from faussaire.report.page import render, write_report
 
 
@@ -249,3 +251,111 @@ def test_many_losses_are_drawn_by_phase(tmp_path: Path) -> None:
     page = render(run)
     assert "Losses of d" in page
     assert "Losses of g" in page
+
+
+def figure(
+    value: float, examples: int, metric: str = "fid", real: float | None = 2.0, **provenance: object
+) -> Figure:
+    facts = {"extractor": "pixels", "count": 1000, "reference": "train", **provenance}
+    return Figure(
+        provenance=Provenance(metric=metric, **facts),  # type: ignore[arg-type]
+        value=value,
+        error=0.125,
+        real=real,
+        circumstances={"examples": examples, "seed": 0},
+    )
+
+
+def test_figures_are_shown_with_their_course_and_their_best(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    course = [figure(40.0, 1000), figure(12.3, 150_000), figure(15.0, 200_000)]
+    append_figures(run / "metrics.jsonl", [*course, figure(0.5, 200_000, "precision", 0.9)])
+    page = render(run)
+    check(page)
+    rows = re.findall(r"<code>([^<]+)</code>.*?</tr>", page, re.DOTALL)
+    assert rows == ["fid[pixels,1000/train]", "precision[pixels,1000/train]"]
+    for words in (
+        "15 ± 0.12",
+        "200,000 examples",
+        "Share of samples that lie where real",
+        "higher",
+    ):
+        assert words in page
+    assert "best: 12.3 at 150,000 examples" in page
+    assert "Lower is better" in page
+    assert "Higher is better" not in page, "one measurement has no course"
+    assert "fid[pixels,1000/train] over examples seen." in page
+    assert ">real pictures</text>" in page, "the line of real pictures is within the axis"
+    assert f"faussaire evaluate {run}" in page
+
+
+def test_of_two_seeds_at_one_point_the_newest_is_drawn(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    first, last = figure(9.0, 10), figure(8.0, 20)
+    again = dataclasses.replace(last, value=6.5, circumstances={"examples": 20, "seed": 1})
+    append_figures(run / "metrics.jsonl", [last, again, first])
+    page = render(run)
+    assert "best: 6.5 at 20 examples" in page
+    assert "fid[pixels,1000/train]</span> <b>6.50</b>" in page, "the line ends at its last point"
+
+
+def test_no_figures_no_section(tmp_path: Path) -> None:
+    page = render(make_run(tmp_path / "run"))
+    assert "<h2>Figures</h2>" not in page
+
+
+def test_the_best_of_a_metric_that_should_be_as_for_real_pictures(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    course = [figure(value, at, "authenticity", 0.5) for at, value in ((10, 0.9), (20, 0.45))]
+    unknown = [figure(value, at, "ms-ssim", None) for at, value in ((10, 0.9), (20, 0.45))]
+    append_figures(run / "metrics.jsonl", [*course, *unknown])
+    page = render(run)
+    assert "As for real pictures is best; best: 0.45 at 20 examples." in page
+    assert page.count("best: ") == 1
+
+
+def test_figures_of_other_provenance_have_charts_of_their_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", ticks=0)
+    course = [figure(value, at) for at, value in ((10, 9.0), (20, 8.0))]
+    other = [figure(value, at, count=50) for at, value in ((10, 90.0), (20, 91.0))]
+    append_figures(run / "metrics.jsonl", course + other)
+    page = render(run)
+    assert len(re.findall(r'<svg class="chart"', page)) == 2
+    assert "best: 8 at 20 examples" in page
+    assert "best: 90 at 10 examples" in page
+
+
+def test_torn_and_foreign_lines_of_figures_do_no_harm(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    append_figures(run / "metrics.jsonl", [figure(7.5, 100)])
+    record = figure(3.5, 100, count=3).record()
+    lines = [
+        json.dumps({**record, "examples": "soon"}),
+        json.dumps({**record, "value": float("nan")}),
+        json.dumps({**record, "metric": "beauty"}),
+        "[]",
+        '{"name": "fid[pix',
+    ]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write("\n".join(lines))
+    page = render(run)
+    check(page)
+    assert "7.5 ± 0.12" in page
+    assert "beauty" not in page
+
+
+def test_figures_that_cannot_be_read_are_missed(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "metrics.jsonl").mkdir()
+    assert "metrics.jsonl could not be read" in render(run)
+
+
+def test_neighbours_are_shown_and_explained(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "evaluation").mkdir()
+    Image.new("RGB", (80, 40)).save(run / "evaluation" / "neighbours.png")
+    page = render(run)
+    assert len(check(page).targets) == 1 + 1 + 1 + 3 + 1
+    assert "Near copies mean memorising." in page
+    (run / "evaluation" / "neighbours.png").write_bytes(b"\x89PNG half")
+    assert "The picture neighbours.png could not be read." in render(run)

@@ -17,6 +17,8 @@ COMMANDS = {
     "resume": "Continue a run: faussaire resume runs/dcgan-photos",
     "check": "Look at data before training: faussaire check photos/",
     "sample": "Make pictures with a trained run",
+    "evaluate": "Measure a run, or one folder of pictures against another",
+    "compare": "Compare runs: settings, figures and samples",
     "film": "A film through the latent space, or of the training",
     "runs": "List runs",
     "info": "Everything about one run",

@@ -17,11 +17,14 @@ from typing import Any
 
 import jinja2
 import yaml
+from markupsafe import Markup, escape
 from PIL import Image, features
 
 from faussaire.core.errors import UserError
+from faussaire.core.figures import Figure, read_figures
 from faussaire.core.quantity import format_bytes, format_count, format_duration
-from faussaire.report.curves import Chart, line_chart
+from faussaire.report.curves import line_chart
+from faussaire.report.figures import Curve, figure_curves, figure_rows
 from faussaire.report.files import whole
 from faussaire.report.history import History, Series, read_events
 
@@ -31,6 +34,7 @@ _FRAMES = 12
 _LATEST = (1_500_000, 1600)
 _REALS = (800_000, 1600)
 _FRAME = (95_000, 720)
+_NEIGHBOURS = (900_000, 1600)
 
 _STANDINGS = {
     "complete": "Complete",
@@ -56,14 +60,6 @@ class Picture:
     width: int
     height: int
     examples: int | None = None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart and the sentence that says how to read it."""
-
-    chart: Chart
-    reading: str
 
 
 def write_report(run: Path) -> Path:
@@ -98,15 +94,9 @@ def render(run: Path, now: float | None = None) -> str:
     data = _mapping(run / "data.json", problems)
     history = read_events(run / "events.jsonl")
     pictures = _pictures(run, problems)
+    measured = _measurements(run / "metrics.jsonl", problems)
     standing = history.standing(present) if history.written else "waiting"
-    environment_of_page = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment_of_page.filters.update(
-        count=format_count, duration=format_duration, whole=lambda number: f"{number:,}"
-    )
-    text = resources.files("faussaire.report").joinpath("template.html").read_text("utf-8")
-    return environment_of_page.from_string(text).render(
+    return template("template.html").render(
         family=str(config.get("family") or history.family or "run"),
         source=_source_name(config, data),
         name=run.resolve().name,
@@ -119,7 +109,10 @@ def render(run: Path, now: float | None = None) -> str:
         frames=_frames(run, problems) if len(pictures) else [],
         reals=_embed(run / "samples" / "reals.png", _REALS, problems),
         shows_pictures=_is_pictures(run, data),
-        figures=_figures(history),
+        curves=_curves(history),
+        measured=figure_rows(measured),
+        measured_curves=figure_curves(measured, _marks(history)),
+        neighbours=_embed(run / "evaluation" / "neighbours.png", _NEIGHBOURS, problems),
         data=_data_facts(data),
         classes=_classes(data),
         left_out=_left_out(data),
@@ -129,9 +122,40 @@ def render(run: Path, now: float | None = None) -> str:
         checkpoints=_checkpoints(run),
         commands=_commands(run, standing, _is_pictures(run, data)),
         problems=problems,
-        written=time.strftime("%d %B %Y, %H:%M", time.localtime(present)).lstrip("0"),
+        written=date(present),
         version=str(environment.get("faussaire", "")),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A page's template; pages share the style and the script of `template.html`."""
+    folder = resources.files("faussaire.report")
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=format_count,
+        duration=format_duration,
+        whole=lambda number: f"{number:,}",
+        code=_code,
+    )
+    return environment.get_template(name)
+
+
+def _code(text: str) -> Markup:
+    """A sentence in which what stands between backticks is code."""
+    parts = escape(text).split("`")
+    marked = (Markup("<code>%s</code>") % part if i % 2 else part for i, part in enumerate(parts))
+    return Markup("").join(marked) if len(parts) % 2 else escape(text)
+
+
+def date(seconds: float) -> str:
+    """Seconds since 1970 as `3 May 2026, 14:05`."""
+    return time.strftime("%d %B %Y, %H:%M", time.localtime(seconds)).lstrip("0")
 
 
 # --- files of the run -----------------------------------------------------------------------------
@@ -176,22 +200,44 @@ def _frames(run: Path, problems: list[str]) -> list[Picture]:
     return [picture for picture in embedded if picture is not None]
 
 
+def _measurements(path: Path, problems: list[str]) -> list[Figure]:
+    """The figures of a `metrics.jsonl`; none, with a complaint, where it cannot be read."""
+    try:
+        return read_figures(path)
+    except OSError:
+        problems.append(f"{path.name} could not be read, so the figures are missing here.")
+        return []
+
+
 def _embed(
     path: Path, most: tuple[int, int], problems: list[str], examples: int | None = None
 ) -> Picture | None:
-    """A picture file as it is if small enough, else lossy or smaller until it is."""
+    """A picture file, unless it is missing or damaged."""
     try:
-        content = path.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-            size, kind = image.size, "png"
-            if len(content) > most[0] or max(size) > most[1]:
-                content, size, kind = _squeezed(image, *most)
+        return embed(path.read_bytes(), most, examples)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         problems.append(f"The picture {path.name} could not be read.")
         return None
+
+
+def embed(content: bytes, most: tuple[int, int], examples: int | None = None) -> Picture:
+    """The bytes of a PNG as they are if small enough, else lossy or smaller until they are.
+
+    Args:
+        content: a PNG file.
+        most: bytes, and pixels a side.
+        examples: examples seen when the picture was made.
+
+    Raises:
+        OSError, ValueError, SyntaxError, Image.DecompressionBombError: it is damaged.
+    """
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+        size, kind = image.size, "png"
+        if len(content) > most[0] or max(size) > most[1]:
+            content, size, kind = _squeezed(image, *most)
     uri = f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")
     return Picture(uri, *size, examples)
 
@@ -280,15 +326,20 @@ def _course(history: History) -> list[tuple[str, str]]:
     return rows
 
 
-def _figures(history: History) -> list[Figure]:
+def _marks(history: History) -> list[tuple[float, str]]:
+    """Where stages after the first began."""
+    return [(stage.examples, stage.name) for stage in history.stages[1:]]
+
+
+def _curves(history: History) -> list[Curve]:
     """The charts, each with a sentence for who has never seen one."""
-    marks = [(stage.examples, stage.name) for stage in history.stages[1:]]
-    figures: list[Figure] = []
+    marks = _marks(history)
+    curves: list[Curve] = []
 
     def add(series: Sequence[Series], title: str, reading: str, **how: Any) -> None:
         chart = line_chart(series, title=title, description=reading, marks=marks, **how)
         if chart is not None:
-            figures.append(Figure(chart, reading))
+            curves.append(Curve(chart, reading))
 
     signs = dict(history.signs)
     balance = [signs.pop(name) for name in ("D(x)", "D(G(z))") if name in signs]
@@ -326,7 +377,7 @@ def _figures(history: History) -> list[Figure]:
         "How large a step each optimiser takes, as its schedule says.",
         smooth=False,
     )
-    return figures
+    return curves
 
 
 def _loss_groups(history: History) -> list[tuple[str, list[Series]]]:
@@ -426,7 +477,7 @@ def _rows(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
 
 def _commands(run: Path, standing: str, pictures: bool) -> list[dict[str, str]]:
     """What to do next, ready to be copied."""
-    folder = _quoted(str(run))
+    folder = quoted(str(run))
     grid = " --grid grid.png" if pictures else ""
     steps = [
         ("Make new samples", f"faussaire sample {folder} --count 64{grid}"),
@@ -434,6 +485,7 @@ def _commands(run: Path, standing: str, pictures: bool) -> list[dict[str, str]]:
     resume = ("Go on training from the last checkpoint", f"faussaire resume {folder}")
     steps.insert(len(steps) if standing == "complete" else 0, resume)
     if pictures:
+        steps.append(("Measure how good it is", f"faussaire evaluate {folder}"))
         steps.append(("Film a walk through what it learnt", f"faussaire film {folder} film.gif"))
     # JSON writes a string as Python reads it.
     name = json.dumps(str(run), ensure_ascii=False)
@@ -442,6 +494,6 @@ def _commands(run: Path, standing: str, pictures: bool) -> list[dict[str, str]]:
     return [{"what": what, "command": command} for what, command in steps]
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """One word of a command line, in the way of this system's shell."""
     return subprocess.list2cmdline([text]) if os.name == "nt" else shlex.quote(text)
