@@ -74,6 +74,8 @@ def test_torn_lines_cost_only_themselves(tmp_path: Path) -> None:
     append_figures(path, [figure(11.0, examples=2000)])
     assert [one.value for one in read_figures(path)] == [12.5, 11.0]
     path.write_text(path.read_text() + "[]\nnull\n{}\n" + '{"metric": "fid"}\n')
+    odd = figure(9.0).record() | {"extractor": ["a", "list"], "count": "many"}
+    path.write_text(path.read_text() + json.dumps(odd) + "\n")
     assert len(read_figures(path)) == 2
 
 
@@ -98,7 +100,7 @@ def test_equal_provenance_compares_and_different_is_refused() -> None:
     other = dataclasses.replace(INCEPTION, weights="", reference_key="def")
     words = explain_differences(INCEPTION, other)
     assert words == (
-        "the extractor's weights is 6726825d0af5f729 and none; "
+        "the extractor's weights are 6726825d0af5f729 and none; "
         "the content of the reference is abc and def"
     )
 

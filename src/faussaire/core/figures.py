@@ -255,7 +255,11 @@ class Figure:
         Raises:
             KeyError, TypeError, ValueError: the record is none.
         """
-        facts = {field.name: record[field.name] for field in dataclasses.fields(Provenance)}
+        plain = Provenance(metric="")  # of whose types the facts must be
+        facts = {
+            field.name: type(getattr(plain, field.name))(record[field.name])
+            for field in dataclasses.fields(Provenance)
+        }
         if facts["metric"] not in METRICS:
             raise ValueError(f"no metric '{facts['metric']}'")
         own = {"name", "value", "error", "real", "real_counts", "parts", *facts}
@@ -295,27 +299,31 @@ def differences(one: Provenance, other: Provenance) -> dict[str, tuple[Any, Any]
 
 
 _WORDS = {
-    "metric": "the metric",
-    "extractor": "the extractor",
-    "weights": "the extractor's weights",
-    "resize": "the resizing",
-    "count": "the number of samples",
-    "reference": "the reference",
-    "reference_count": "the number of reference pictures",
-    "reference_key": "the content of the reference",
-    "whole": "how much of the reference was used",
-    "pictures": "the size of the pictures",
-    "details": "the metric's parameters",
-    "revision": "the version of the definition",
+    "metric": "the metric is",
+    "extractor": "the extractor is",
+    "weights": "the extractor's weights are",
+    "resize": "the resizing is",
+    "count": "the number of samples is",
+    "reference": "the reference is",
+    "reference_count": "the number of reference pictures is",
+    "reference_key": "the content of the reference is",
+    "whole": "that all of the reference was used is",
+    "pictures": "the size of the pictures is",
+    "details": "the metric's parameters are",
+    "revision": "the version of the definition is",
 }
 
 
 def explain_differences(one: Provenance, other: Provenance) -> str:
     """`the extractor is squeezenet1.1 and inception-2015`; empty for equal provenance."""
     return "; ".join(
-        f"{_WORDS[name]} is {old or 'none'} and {new or 'none'}"
+        f"{_WORDS[name]} {_word(old)} and {_word(new)}"
         for name, (old, new) in differences(one, other).items()
     )
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value or "none")
 
 
 def require_comparable(one: Figure, other: Figure) -> None:
