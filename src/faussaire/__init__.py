@@ -103,6 +103,7 @@ def evaluate(
     against: str | Path | None = None,
     metrics: str | Sequence[str] | None = None,
     count: int | None = None,
+    reference_count: int | None = None,
     extractor: str | Extractor = "auto",
     weights: str | Path | None = None,
     resize: Literal["clean", "legacy", "pytorch"] = "clean",
@@ -124,7 +125,8 @@ def evaluate(
         fake, real: sources to measure in place of a run.
         against: pictures to compare a run with, in place of those it was trained on.
         metrics: names, such as "fid,kid,prdc"; None: the usual ones that fit.
-        count: samples; None: 50,000 on a GPU, 10,000 on a CPU; of a folder all, up to 50,000.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU.
+        reference_count: pictures to compare with, at random; None: all on a GPU, 10,000 on a CPU.
         extractor: a name, or any object that is a `faussaire.metrics.extractors.Extractor`.
         weights: a file or folder with weights of extractors.
         resize: how pictures reach the extractor's size.
@@ -145,6 +147,7 @@ def evaluate(
     options = evaluation.Options(
         metrics=metrics,
         count=count,
+        reference_count=reference_count,
         extractor=extractor,
         weights=None if weights is None else Path(weights),
         resize=resize,

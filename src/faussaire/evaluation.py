@@ -45,6 +45,7 @@ from faussaire.report.pictures import grid, save_png
 from faussaire.workshop import read_pictures
 
 _USUAL = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
+_PAPERS, _CPU = 50_000, 10_000
 _SHOWN = 12  # samples beside their nearest real pictures
 
 
@@ -54,7 +55,9 @@ class Options:
 
     Attributes:
         metrics: names; None: the usual ones that fit the model and the extractor.
-        count: samples; None: 50,000 on a GPU, 10,000 on a CPU; of a folder, all up to 50,000.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU.
+        reference_count: pictures of the reference, a random choice; None: all on a GPU, 10,000 on a
+            CPU.
         extractor: a name, `auto`, or an object that is an extractor.
         weights: a file or folder with weights of extractors.
         resize: how pictures are brought to the extractor's size: `clean`, `legacy` or `pytorch`.
@@ -64,6 +67,7 @@ class Options:
 
     metrics: Sequence[str] | str | None = None
     count: int | None = None
+    reference_count: int | None = None
     extractor: str | Extractor = "auto"
     weights: Path | None = None
     resize: How = "clean"
@@ -73,6 +77,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise UserError(f"{self.count} samples cannot be measured.", "Ask for some thousands.")
+
+    def samples(self, device: Device) -> int:
+        """How many samples: as asked, else what papers use, or what a CPU does in minutes."""
+        return self.count or (_CPU if device.kind == "cpu" else _PAPERS)
+
+    def reference(self, device: Device) -> int | None:
+        """How many pictures of the reference; None: all."""
+        return self.reference_count or (_CPU if device.kind == "cpu" else None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,8 +188,9 @@ def evaluate_run(
             f"The pictures in '{source}' have changed since the run was trained, and they are "
             "measured as they are now."
         )
-    reals = Packed(images, "train" if against is None else _split(against))
-    count = options.count or (50_000 if model.device.kind == "cuda" else 10_000)
+    name = "train" if against is None else _split(against)
+    reals = Packed(images, name, options.reference(model.device))
+    count = options.samples(model.device)
     fakes = samples_like(model.family, model.device, reals, count, options.seed)
     found = measure(
         fakes,
@@ -233,10 +246,10 @@ def evaluate_sources(
         fakes = read_as_they_are(fake, channels="rgb", **how)
         reals = read_as_they_are(real, channels="rgb", **how)
     device = Device.choose(options.device, "auto")
-    samples = Packed(fakes, _split(fake), options.count or 50_000)
+    samples = Packed(fakes, _split(fake), options.samples(device))
     found = measure(
         samples,
-        Packed(reals, _split(real)),
+        Packed(reals, _split(real), options.reference(device)),
         options,
         device=device,
         circumstances={"dataset": reals.key, "samples": fakes.key},
@@ -477,7 +490,8 @@ class Evaluator:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._state, self._run, self._checkpoints = state, run, checkpoints
-        self._reals, self._stop_asked = Packed(images, "train"), stop_asked
+        self._reals = Packed(images, "train", options.reference(state.device))
+        self._stop_asked = stop_asked
         names = choose_metrics(options.metrics or ("fid",))
         needed = FEATURE_METRICS & {*names}
         extractor = find_extractor(options, state.device, note, progress) if needed else None

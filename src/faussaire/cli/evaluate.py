@@ -31,7 +31,8 @@ class Options:
         real: pictures that they should be like.
         metrics: such as fid,kid,prdc; `all` of them; none: the usual ones. `faussaire evaluate
             --explain` says what each means.
-        count: samples; none: 50,000 on a GPU, 10,000 on a CPU, and all pictures of a folder.
+        count: samples; none: 50,000 on a GPU, 10,000 on a CPU.
+        reference_count: pictures to compare with, at random; none: all on a GPU, 10,000 on a CPU.
         extractor: inception-2015 (the field's), squeezenet1.1, squeezenet1.0, dinov2-small, -base or
             -large, clip-vit-base-patch32, clip-vit-large-patch14-336, pixels; `auto` is the first of
             inception-2015, squeezenet1.1 and pixels that can be had.
@@ -56,6 +57,7 @@ class Options:
     real: str | None = None
     metrics: str | None = None
     count: Count | None = None
+    reference_count: Count | None = None
     extractor: str = "auto"
     weights: Path | None = None
     resize: Literal["clean", "legacy", "pytorch"] = "clean"
@@ -88,6 +90,7 @@ def run(arguments: list[str]) -> int:
             against=options.against,
             metrics=options.metrics,
             count=options.count,
+            reference_count=options.reference_count,
             extractor=options.extractor,
             weights=options.weights,
             resize=options.resize,

@@ -235,7 +235,7 @@ class Bench:
             known["reference"] = self.reals.name
             known["reference_key"] = self.reals.key
             known["reference_count"] = len(self.reals)
-            known["whole"] = True
+            known["whole"] = self.reals.whole
         return Provenance(**{**known, **facts})  # pyright: ignore[reportArgumentType]
 
     def kept(self) -> dict[str, object]:
@@ -244,7 +244,7 @@ class Bench:
         return {
             "count": len(self.fake.vectors),
             "reference_count": count,
-            "whole": count == len(self.reals),
+            "whole": self.reals.whole and count == len(self.reals),
         }
 
     def remembered(self, name: str, make: Callable[[], Value]) -> Value:
@@ -379,7 +379,7 @@ def _swd(bench: Bench) -> Figure:
             "swd",
             count=min(_PATCH_PICTURES, len(bench.fakes)),
             reference_count=len(rows),
-            whole=len(rows) == len(bench.reals),
+            whole=bench.reals.whole and len(rows) == len(bench.reals),
             details="7x7",
         ),
         value=float(np.mean(list(found.values()))),
@@ -486,7 +486,7 @@ def _classification(bench: Bench) -> Figure:
         provenance=bench.provenance(
             "cas",
             reference_count=asked,
-            whole=asked == len(bench.reals),
+            whole=bench.reals.whole and asked == len(bench.reals),
             details=f"resnet8,{classifier.STEPS}-steps",
         ),
         value=value,

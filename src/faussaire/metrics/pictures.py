@@ -22,6 +22,7 @@ class PictureSet(Protocol):
     Attributes:
         name: what figures call it: `train`.
         key: of its content; empty for samples.
+        whole: whether these are all the pictures that the key is of.
         shape: (H, W, C), C being 1, 3 or 4.
         labels: (count,) int64 indices into `classes`, or None.
         classes: class names.
@@ -31,6 +32,8 @@ class PictureSet(Protocol):
     def name(self) -> str: ...
     @property
     def key(self) -> str: ...
+    @property
+    def whole(self) -> bool: ...
     @property
     def shape(self) -> tuple[int, int, int]: ...
     @property
@@ -65,6 +68,11 @@ class Packed:
         labels = images.labels
         self.labels = labels if labels is None or self._rows is None else labels[self._rows]
 
+    @property
+    def whole(self) -> bool:
+        """Whether these are all pictures of the pack."""
+        return self._rows is None
+
     def __len__(self) -> int:
         return len(self._images) if self._rows is None else len(self._rows)
 
@@ -93,6 +101,7 @@ class Samples:
     labels: np.ndarray | None = None
     name: str = "samples"
     key: str = ""
+    whole: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
