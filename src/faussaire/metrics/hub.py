@@ -196,6 +196,7 @@ def _unavailable(name: str, why: str) -> Unavailable:
 
 def _load(spec: HubModel, folder: Path) -> nn.Module:
     import transformers
+    from safetensors import SafetensorError
 
     hint = f"Give the folder of {spec.repository}, or delete it to have it downloaded again."
     try:
@@ -211,7 +212,7 @@ def _load(spec: HubModel, folder: Path) -> nn.Module:
             loaded: Any = network.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, output_loading_info=True
             )
-    except (OSError, ValueError, RuntimeError, LookupError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
         words = str(error).partition("\n")[0]
         raise UserError(f"The model in '{folder}' cannot be loaded ({words}).", hint) from error
     model, report = loaded

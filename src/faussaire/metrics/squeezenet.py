@@ -4,7 +4,8 @@ Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer paramete
 1602.07360, table 1; version 1.1 is the authors' later variant with a smaller first layer and earlier
 pools. Attributes are named so that torchvision's weight files load as they are. Weights are 3 to
 5 MB, so this is the extractor for where the 95 MB of Inception cannot be had; its figures compare
-only with figures of the same network.
+only with figures of the same network. It runs in float32: bf16 is 1.6 times as fast on a CPU with
+AMX, but moved Fréchet distances by 0.05 to 0.19 % (of emoji, and of halves of Fashion-MNIST).
 """
 
 from __future__ import annotations
