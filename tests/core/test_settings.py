@@ -19,6 +19,7 @@ from faussaire.core.quantity import (
     parse_duration,
     parse_resolution,
 )
+from faussaire.core.run import Run
 from faussaire.core.schedule import constant, cosine, linear
 from faussaire.families import describe, load_family, names
 
@@ -111,8 +112,16 @@ def test_flat_values_survive_yaml(tmp_path):
     flat = found.flat()
     (tmp_path / "c.yaml").write_text(write_yaml(flat))
     read = read_yaml(tmp_path / "c.yaml")
-    family, source = read.pop("family"), read.pop("source")
-    assert resolve(family, source, Model, read) == found
+    assert resolve(read["family"], read["source"], Model, read) == found
+
+
+def test_a_run_gives_its_settings_only_to_its_own_family(tmp_path):
+    run = Run(tmp_path)
+    assert run.config_of("dcgan") == {}
+    run.write_config({"family": "classic", "batch": 16})
+    assert run.config_of("classic")["batch"] == 16
+    with pytest.raises(UserError, match="trains classic, not dcgan"):
+        run.config_of("dcgan")
 
 
 @pytest.mark.parametrize(
