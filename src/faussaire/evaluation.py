@@ -17,7 +17,7 @@ from PIL import Image
 from faussaire import __version__
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import resolve
-from faussaire.core.device import Device, DeviceName
+from faussaire.core.device import Device, DeviceName, keep_memory
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.figures import (
@@ -345,6 +345,8 @@ def measure(
     """
     began = time.monotonic()
     notes: list[str] = []
+    if device.kind == "cpu":
+        keep_memory()
 
     def tell(text: str) -> None:
         notes.append(text)

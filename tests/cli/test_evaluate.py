@@ -109,7 +109,7 @@ def test_everything_that_can_be_measured_without_weights(copy):
 
 def test_python_gives_the_same(copy):
     found = package.evaluate(copy, metrics="kid", count=60, extractor="pixels")
-    assert found["kid"].name == "kid[pixels,60/train,clean,100x48]"
+    assert found["kid"].name == "kid[pixels,60/train,clean,100x24]"
     with pytest.raises(KeyError, match="fid was not measured"):
         found["fid"]
     with pytest.raises(UserError, match="either a run, or both fake and real"):

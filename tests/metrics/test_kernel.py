@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faussaire.core.errors import UserError
 from faussaire.metrics import kernel
-from faussaire.metrics.kernel import cmmd, kid, polynomial_mmd
+from faussaire.metrics.kernel import KernelDistance, cmmd, kid, polynomial_mmd
 
 
 def sets(n: int, m: int, dimensions: int = 6) -> tuple[Tensor, Tensor]:
@@ -75,19 +75,34 @@ def test_kid_is_the_mean_of_its_subsets():
     found = kid(x, y, subsets=60, size=50, seed=3)
     assert (found.subsets, found.size) == (60, 50)
     # The subsets' mean estimates the same as the whole sample.
-    assert found.error is not None
     assert abs(found.value - polynomial_mmd(x, y)) < 4.0 * found.error
     assert found == kid(x, y, subsets=60, size=50, seed=3)
     assert found.value != kid(x, y, subsets=60, size=50, seed=4).value
-    more = kid(x, y, subsets=240, size=50)
-    assert more.error == pytest.approx(found.error / 2.0, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("shift", "n", "low", "high"), [(0.5, 400, 0.8, 1.3), (0.0, 400, 1.0, 4.0)]
+)
+def test_the_error_is_how_far_other_pictures_would_move_kid(
+    shift: float, n: int, low: float, high: float
+):
+    """Against the deviation of KID over new pictures; on the safe side where the sets are alike."""
+    draws = torch.Generator().manual_seed(0)
+
+    def once(seed: int) -> KernelDistance:
+        x, y = (torch.randn(n, 4, generator=draws) for _ in range(2))
+        return kid(x, y + shift, subsets=30, size=100, seed=seed)
+
+    found = [once(seed) for seed in range(60)]
+    deviation = stdev(one.value for one in found)
+    # 60 draws tell a deviation to a tenth.
+    assert low < fmean(one.error for one in found) / deviation < high
 
 
 def test_kid_of_few_pictures():
     x, y = sets(40, 30)
-    assert kid(x, y).size == 30
-    whole = kid(x[:30], y)
-    assert (whole.value, whole.error, whole.subsets) == (polynomial_mmd(x[:30], y), None, 1)
+    assert kid(x, y).size == 15
+    assert kid(x, y).error > 0
     with pytest.raises(UserError, match="9 feature vectors are too few"):
         kid(x[:9], y)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import faussaire
 from faussaire.core.errors import UserError
 from faussaire.metrics import neighbours
-from faussaire.metrics.neighbours import knn_radii, nearest, prdc
+from faussaire.metrics.neighbours import knn_radii, nearest, prdc, reaches
 
 
 def squared(x: Tensor, y: Tensor) -> Tensor:
@@ -56,12 +56,25 @@ def pair(kind: str, dimensions: int) -> tuple[Tensor, Tensor]:
         return x * 1e-22, y * 1e-22
     if kind == "huge":
         return x * 1e18, y * 1e18
+    if kind == "outliers":  # beyond what float32 squares hold, and not among the first rows
+        x[300] = 1e20
+        return x, y
     if kind == "float64":
         return x.double(), y.double()
     return x, y
 
 
-KINDS = ["plain", "far from 0", "repeated", "collapsed", "all equal", "tiny", "huge", "float64"]
+KINDS = [
+    "plain",
+    "far from 0",
+    "repeated",
+    "collapsed",
+    "all equal",
+    "tiny",
+    "huge",
+    "outliers",
+    "float64",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +224,10 @@ def test_memory_at_full_size():
     precision, kibibytes = found.stdout.split()
     assert 0.0 < float(precision) < 1.0
     assert int(kibibytes) < 2 * 1024**2
+
+
+def test_reaches_that_are_known_change_nothing():
+    x, y = pair("plain", 6)
+    known = reaches(x, 5)
+    assert torch.allclose(known[:, 2], brute_radii(x, 3))
+    assert prdc(x, y, real_reaches=known) == prdc(x, y)

@@ -6,6 +6,7 @@ bench computes when it is first asked for.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +27,9 @@ from faussaire.data.parallel import Progress
 from faussaire.metrics import classifier, path_length
 from faussaire.metrics.extractors import Extractor
 from faussaire.metrics.frechet import Moments, frechet_distance
-from faussaire.metrics.kernel import cmmd, kid
+from faussaire.metrics.kernel import KernelDistance, cmmd, kid
 from faussaire.metrics.ms_ssim import MsSsimPairs
-from faussaire.metrics.neighbours import knn_radii, nearest, prdc
+from faussaire.metrics.neighbours import knn_radii, nearest, prdc, reaches
 from faussaire.metrics.perceptual import PerceptualDistance
 from faussaire.metrics.pictures import PictureSet, Samples, require_alike, shuffled_rows
 from faussaire.metrics.survey import (
@@ -185,7 +186,7 @@ class Bench:
     @cached_property
     def neighbourhood(self) -> dict[str, float]:
         """Precision, recall, density and coverage."""
-        return self._prdc(self.real.vectors, self.fake.vectors)
+        return self._prdc(self.real.vectors, self.fake.vectors, self.real_reaches)
 
     @cached_property
     def real_neighbourhood(self) -> dict[str, float]:
@@ -193,12 +194,33 @@ class Bench:
         first, second = self.real_halves
         return self._prdc(first.vectors, second.vectors)
 
-    def _prdc(self, real: Tensor, fake: Tensor) -> dict[str, float]:
+    @cached_property
+    def real_reaches(self) -> Tensor:
+        """Squared distances of the real pictures to their nearest others, (n, 5), kept in the cache."""
+        path = features_folder(self.reals, self.extractor, self.cache) / "real" / "reaches.npy"
+        count = len(self.real.vectors)
+        try:
+            known = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            known = np.empty(0)
+        if known.shape == (count, _DENSITY_K) and bool(np.isfinite(known).all()):
+            return torch.from_numpy(known)
+        vectors = self.real.vectors.to(self.device.name)
+        found = reaches(vectors, _DENSITY_K, progress=self._told("real neighbours, once")).cpu()
+        content = io.BytesIO()
+        np.save(content, found.numpy(), allow_pickle=False)
+        remember(path, content.getvalue())
+        return found
+
+    def _prdc(
+        self, real: Tensor, fake: Tensor, real_reaches: Tensor | None = None
+    ) -> dict[str, float]:
         return prdc(
             real.to(self.device.name),
             fake.to(self.device.name),
             precision_k=_PRECISION_K,
             density_k=_DENSITY_K,
+            real_reaches=real_reaches,
             progress=self._told("neighbours"),
         )
 
@@ -249,10 +271,8 @@ class Bench:
 
     def remembered(self, name: str, make: Callable[[], Value]) -> Value:
         """A figure of the real pictures alone, from the cache or into it."""
-        if self._extractor is None:
-            return make()
-        folder = features_folder(self.reals, self.extractor, self.cache)
-        path = folder / "real" / f"{name}.json"
+        extractor = self._extractor if name in FEATURE_METRICS else None
+        path = features_folder(self.reals, extractor, self.cache) / "real" / f"{name}.json"
         known = read_json(path)
         if known is not None and isinstance(known.get("value"), float):
             return Value(known["value"], known.get("error"), known.get("parts"))
@@ -285,15 +305,13 @@ def _fid(bench: Bench) -> Figure:
 
 
 def _kid(bench: Bench) -> Figure:
-    def measure(a: Survey, b: Survey) -> Value:
-        found = kid(a.vectors, b.vectors, subsets=_KID_SUBSETS, size=_SUBSET, seed=bench.seed)
-        return Value(found.value, found.error)
+    def measure(a: Survey, b: Survey, seed: int = 0) -> KernelDistance:
+        return kid(a.vectors, b.vectors, subsets=_KID_SUBSETS, size=_SUBSET, seed=seed)
 
-    found = measure(bench.fake, bench.real)
-    real = bench.remembered("kid", lambda: measure(*bench.real_halves))
-    size = min(_SUBSET, len(bench.fake.vectors), len(bench.real.vectors))
+    found = measure(bench.fake, bench.real, bench.seed)
+    real = bench.remembered("kid", lambda: Value(measure(*bench.real_halves).value))
     return Figure(
-        provenance=bench.provenance("kid", **bench.kept(), details=f"{_KID_SUBSETS}x{size}"),
+        provenance=bench.provenance("kid", **bench.kept(), details=f"{found.subsets}x{found.size}"),
         value=found.value,
         error=found.error,
         real=real.value,
@@ -352,9 +370,7 @@ def _authenticity(bench: Bench) -> Figure:
         return measure(distances[:, 0], rows[:, 0], knn_radii(train, 1))
 
     radii = torch.full((len(bench.reals),), math.nan)
-    radii[torch.from_numpy(bench.real.rows)] = knn_radii(
-        bench.real.vectors.to(bench.device.name), 1
-    ).cpu()
+    radii[torch.from_numpy(bench.real.rows)] = bench.real_reaches[:, 0].sqrt().float()
     distances, rows = bench.nearest_reals
     return Figure(
         provenance=bench.provenance("authenticity", **bench.kept()),
@@ -366,14 +382,17 @@ def _authenticity(bench: Bench) -> Figure:
 
 def _swd(bench: Bench) -> Figure:
     def collect(rows: np.ndarray) -> PatchCollector:
-        patches = PatchCollector(bench.reals.shape, pictures=_PATCH_PICTURES, seed=bench.seed)
+        patches = PatchCollector(bench.reals.shape, pictures=_PATCH_PICTURES)
         bench.look_at_reals(rows, patches)
         return patches
 
+    def half() -> Value:
+        real = sliced_wasserstein(collect(rows[:middle]), collect(rows[middle : 2 * middle]))
+        return Value(float(np.mean(list(real.values()))))
+
     rows = bench.real_rows(_PATCH_PICTURES)
-    found = sliced_wasserstein(bench.fake_patches, collect(rows))
     middle = len(rows) // 2
-    real = sliced_wasserstein(collect(rows[:middle]), collect(rows[middle : 2 * middle]))
+    found = sliced_wasserstein(bench.fake_patches, collect(rows))
     return Figure(
         provenance=bench.provenance(
             "swd",
@@ -383,15 +402,18 @@ def _swd(bench: Bench) -> Figure:
             details="7x7",
         ),
         value=float(np.mean(list(found.values()))),
-        real=float(np.mean(list(real.values()))),
+        real=bench.remembered("swd", half).value,
         real_counts=f"{middle}/{middle}",
         parts={str(level): value for level, value in found.items()},
     )
 
 
 def _ms_ssim(bench: Bench) -> Figure:
-    real = MsSsimPairs(bench.reals.shape, pairs=_PAIRS)
-    bench.look_at_reals(bench.real_rows(2 * _PAIRS), real)
+    def likeness() -> Value:
+        real = MsSsimPairs(bench.reals.shape, pairs=_PAIRS)
+        bench.look_at_reals(bench.real_rows(2 * _PAIRS), real)
+        return Value(real.mean, real.error)
+
     fake = bench.fake_pairs
     return Figure(
         provenance=bench.provenance(
@@ -399,8 +421,8 @@ def _ms_ssim(bench: Bench) -> Figure:
         ),
         value=fake.mean,
         error=fake.error,
-        real=real.mean,
-        real_counts=str(real.count),
+        real=bench.remembered("ms-ssim", likeness).value,
+        real_counts=str(min(_PAIRS, len(bench.reals) // 2)),
     )
 
 
@@ -478,10 +500,15 @@ def _classification(bench: Bench) -> Figure:
             progress=bench.progress,
         )
 
-    value, parts, asked = study(bench.fakes, None, None, "taught by samples")
+    def half() -> Value:
+        value, parts, _ = study(
+            bench.reals, rows[:middle], rows[middle:], "taught by real pictures"
+        )
+        return Value(value, parts=parts)
+
     rows = bench.real_rows(len(bench.reals))
     middle = len(rows) // 2
-    real, _, _ = study(bench.reals, rows[:middle], rows[middle:], "taught by real pictures")
+    value, parts, asked = study(bench.fakes, None, None, "taught by samples")
     return Figure(
         provenance=bench.provenance(
             "cas",
@@ -490,7 +517,7 @@ def _classification(bench: Bench) -> Figure:
             details=f"resnet8,{classifier.STEPS}-steps",
         ),
         value=value,
-        real=real,
+        real=bench.remembered("cas", half).value,
         real_counts=f"{middle}/{len(rows) - middle}",
         parts=parts,
     )

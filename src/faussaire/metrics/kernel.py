@@ -31,15 +31,14 @@ class KernelDistance:
 
     Attributes:
         value: mean over subsets.
-        error: standard error of that mean; None where all subsets are the same pictures. Subsets
-            are drawn anew from the same pictures, so they overlap: the error tells how far other
-            subsets of these pictures would move the value, not how far other pictures would.
+        error: its standard error: how far the value would move with other pictures and other
+            subsets of them. On the safe side where the sets are alike.
         subsets: how many.
         size: pictures of each set in a subset.
     """
 
     value: float
-    error: float | None
+    error: float
     subsets: int
     size: int
 
@@ -50,12 +49,18 @@ def kid(
     """Kernel Inception Distance: the mean of `polynomial_mmd` over random subsets.
 
     Bińkowski et al. 2018, "Demystifying MMD GANs", arXiv 1801.01401, section 4. Unbiased, whatever
-    the size; below 0 by chance where the sets are alike.
+    the size.
+
+    The deviation s of the values over subsets, divided by the root of their number S, would be the
+    standard error if each subset were of new pictures; they overlap, and the more the fewer pictures
+    there are. With m of n pictures in a subset, s falls short of the deviation between independent
+    subsets by sqrt(1 - m / n), and what all n pictures have in common adds at most m / n of its
+    square. So the error is s sqrt((1 / S + m / n) / (1 - m / n)).
 
     Args:
         x, y: features (n, D) and (m, D).
         subsets: how many to draw; each without replacement.
-        size: pictures of each set in a subset; at most the smaller of n and m is used.
+        size: pictures of each set in a subset; at most half of the smaller set is used.
         seed: of the draws.
 
     Raises:
@@ -63,16 +68,16 @@ def kid(
     """
     x, y = require_features(x, _LEAST), require_features(y, _LEAST)
     require_same_space(x, y)
-    size = min(size, len(x), len(y))
-    if size == len(x) == len(y):
-        return KernelDistance(_polynomial_mmd(x, y), None, 1, size)
+    fewer = min(len(x), len(y))
+    size = min(size, fewer // 2)
     draws = torch.Generator().manual_seed(seed)
 
     def subset(of: Tensor) -> Tensor:
         return of[torch.randperm(len(of), generator=draws)[:size].to(of.device)]
 
     values = [_polynomial_mmd(subset(x), subset(y)) for _ in range(subsets)]
-    error = stdev(values) / subsets**0.5 if subsets > 1 else None
+    share = size / fewer
+    error = stdev(values) * ((1 / subsets + share) / (1 - share)) ** 0.5
     return KernelDistance(fmean(values), error, subsets, size)
 
 

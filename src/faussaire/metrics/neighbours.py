@@ -35,6 +35,7 @@ def prdc(
     *,
     precision_k: int = 3,
     density_k: int = 5,
+    real_reaches: Tensor | None = None,
     progress: Progress | None = None,
 ) -> dict[str, float]:
     """Precision, recall, density and coverage, from one pass over the distances between the sets.
@@ -52,6 +53,7 @@ def prdc(
         real, fake: features (n, D) and (m, D).
         precision_k: k of precision and recall.
         density_k: k of density and coverage.
+        real_reaches: `reaches(real, k)` for the larger k or more, where they are known already.
         progress: told of tiles of distances.
 
     Returns:
@@ -63,9 +65,11 @@ def prdc(
     x = require_features(real, max(precision_k, density_k) + 1)
     y = require_features(fake, precision_k + 1)
     require_same_space(x, y)
-    tell = _counter(progress, _tiles(x, x) + _tiles(y, y) + _tiles(x, y))
-    reaches, _ = _nearest(x, x, max(precision_k, density_k), tell, alone=True)
-    real_narrow, real_wide = reaches[:, precision_k - 1], reaches[:, density_k - 1]
+    own = _tiles(x, x) if real_reaches is None else 0
+    tell = _counter(progress, own + _tiles(y, y) + _tiles(x, y))
+    if real_reaches is None:
+        real_reaches, _ = _nearest(x, x, max(precision_k, density_k), tell, alone=True)
+    real_narrow, real_wide = (real_reaches[:, k - 1].to(x.device) for k in (precision_k, density_k))
     fake_narrow = _nearest(y, y, precision_k, tell, alone=True)[0][:, -1]
 
     precise = torch.zeros(len(y), dtype=torch.bool, device=y.device)
@@ -89,8 +93,8 @@ def prdc(
     }
 
 
-def knn_radii(x: Tensor, k: int, *, progress: Progress | None = None) -> Tensor:
-    """Distance of each vector to the k-th nearest other one, (n,) float32.
+def reaches(x: Tensor, k: int, *, progress: Progress | None = None) -> Tensor:
+    """Squared distances of each vector to its k nearest other ones, nearest first, (n, k) float64.
 
     A vector is not its own neighbour; an equal one elsewhere in the set is, at distance 0.
 
@@ -103,8 +107,12 @@ def knn_radii(x: Tensor, k: int, *, progress: Progress | None = None) -> Tensor:
         UserError: k or fewer vectors, NaN or infinity.
     """
     x = require_features(x, k + 1)
-    squared, _ = _nearest(x, x, k, _counter(progress, _tiles(x, x)), alone=True)
-    return squared[:, -1].sqrt().float()
+    return _nearest(x, x, k, _counter(progress, _tiles(x, x)), alone=True)[0]
+
+
+def knn_radii(x: Tensor, k: int, *, progress: Progress | None = None) -> Tensor:
+    """Distance of each vector to the k-th nearest other one, (n,) float32: see `reaches`."""
+    return reaches(x, k, progress=progress)[:, -1].sqrt().float()
 
 
 def nearest(
@@ -163,7 +171,7 @@ class _Distances:
 
     Attributes:
         x, y: (n, D) and (m, D).
-        centre: (D,) float64.
+        centre: (D,) float64, near the common mean.
         x_norms, y_norms: squared lengths after centring, (n,) and (m,) float64.
         dtype: of products.
     """
@@ -180,6 +188,8 @@ class _Distances:
         """Of x (n, D) and y (m, D), by the quickest product that is true."""
         centre = torch.stack([v.sum(dim=0, dtype=torch.float64) for v in (x, y)]).sum(dim=0)
         centre /= len(x) + len(y)
+        # As the vectors hold it: lengths and products must be taken about the same point.
+        centre = centre.to(torch.promote_types(x.dtype, y.dtype)).double()
         x_norms = _norms(x, centre)
         y_norms = x_norms if y is x else _norms(y, centre)
         found = cls(x, y, centre, x_norms, y_norms, torch.float32)

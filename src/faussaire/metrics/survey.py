@@ -154,9 +154,13 @@ def survey_reals(
     return found
 
 
-def features_folder(pictures: PictureSet, extractor: Extractor, cache: Path | None = None) -> Path:
-    """Where the features of these pictures are, or would be, kept."""
-    facts = (pictures.key, len(pictures), extractor.name, extractor.weights, extractor.resize)
+def features_folder(
+    pictures: PictureSet, extractor: Extractor | None, cache: Path | None = None
+) -> Path:
+    """Where the features of these pictures are, or would be, kept; or figures that need none."""
+    facts: tuple[object, ...] = (pictures.key, len(pictures))
+    if extractor is not None:
+        facts += (extractor.name, extractor.weights, extractor.resize)
     return (cache or cache_dir()) / "features" / digest(json.dumps([REVISION, KEEP, *facts]))
 
 
