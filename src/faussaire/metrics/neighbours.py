@@ -5,7 +5,9 @@ Distances are Euclidean. They are first found in tiles as |x|^2 + |y|^2 - 2 x.y,
 of vectors centred on their common mean (a large offset would cancel, and take the digits with it).
 That is true to `_slack`. Whatever could turn out otherwise within it, the few nearest of each
 vector and comparisons that are nearly equal, is settled by sums of squared differences in float64.
-So results are those of float64, at the price of float32, and memory holds a few tiles.
+So results are those of float64, at the price of float32, and memory holds a few tiles. Only
+neighbours closer together than about 1e-7 of the longest vector, which products in float64 cannot
+tell apart either, may be taken for one another.
 """
 
 from __future__ import annotations
