@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 from PIL import Image
 
 import faussaire as package
-from cli.commands import TINY, faussaire, make_pictures
+from cli.commands import TINY, faussaire, make_pictures, start
 from faussaire.cli import main
 from faussaire.core.errors import UserError
 from faussaire.core.figures import METRICS, read_figures
+from faussaire.metrics import classifier
 
 PIXELS = ["--extractor", "pixels"]
 
@@ -62,6 +65,33 @@ def test_training_measures_and_keeps_the_best_checkpoint(run):
     assert "extractor: pixels" in (run / "config.yaml").read_text()
 
 
+def test_ctrl_c_does_not_wait_for_a_measurement(photos, tmp_path):
+    process = start(
+        "train", "dcgan", photos, "--out", tmp_path / "run", *TINY, *PIXELS, "--examples", "9600",
+        "--classes", "none", "--evaluate-every", "160", "--evaluate-count", "1000000",
+    )  # fmt: skip
+    saved = tmp_path / "run" / "checkpoints" / f"{160:012d}" / "state.json"
+    deadline = time.monotonic() + 60
+    while not saved.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)  # into the measurement of a million samples, which follows at once
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "everything is saved" in err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_two_processes_measure_once(photos, tmp_path):
+    faussaire(
+        "train", "dcgan", photos, "--out", tmp_path / "run", *TINY, *PIXELS, "--examples", "320",
+        "--processes", "2", "--classes", "none", "--evaluate-every", "160",
+        "--evaluate-count", "60",
+    )  # fmt: skip
+    figures = read_figures(tmp_path / "run" / "metrics.jsonl")
+    assert [figure.examples for figure in figures] == [160, 320]
+
+
 def test_measuring_changes_no_weight(run, photos, tmp_path):
     faussaire(
         "train", "dcgan", photos, "--out", tmp_path / "plain", *TINY, "--examples", "640",
@@ -82,8 +112,15 @@ def test_a_measurement_repeats_what_training_measured(copy):
     assert found["value"] == pytest.approx(before[0].value, rel=1e-9)
 
 
-def test_the_usual_metrics_with_table_and_pictures(copy):
-    said, _ = faussaire("evaluate", copy, *PIXELS, "--count", 100)
+def typed(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """What a command prints, in this process: most of a command's seconds are imports."""
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, words)]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_usual_metrics_with_table_and_pictures(copy, capsys):
+    said = typed(capsys, copy, *PIXELS, "--count", 100)
     for metric in ("fid", "kid", "precision", "coverage", "authenticity", "swd", "ms-ssim"):
         assert f"{metric}[" in said
     assert "100/train" in said
@@ -95,11 +132,10 @@ def test_the_usual_metrics_with_table_and_pictures(copy):
         assert figure.circumstances["seconds"] >= 0
 
 
-def test_everything_that_can_be_measured_without_weights(copy):
+def test_everything_that_can_be_measured_without_weights(copy, capsys, monkeypatch):
+    monkeypatch.setattr(classifier, "STEPS", 60)
     wanted = ",".join(name for name in METRICS if name not in ("is", "ppl"))
-    said, _ = faussaire(
-        "evaluate", copy, *PIXELS, "--metrics", wanted, "--count", 100, "--json", timeout=300
-    )
+    said = typed(capsys, copy, *PIXELS, "--metrics", wanted, "--count", 100, "--json")
     figures = {figure["metric"]: figure for figure in json.loads(said)["figures"]}
     assert set(figures) == set(wanted.split(","))
     assert set(figures["class-fid"]["parts"]) == {"blue", "red"}
@@ -116,18 +152,16 @@ def test_python_gives_the_same(copy):
         package.evaluate(fake="x")
 
 
-def test_against_other_pictures(copy, tmp_path):
+def test_against_other_pictures(copy, tmp_path, capsys):
     other = make_pictures(tmp_path / "held out", count=30)
-    said, _ = faussaire(
-        "evaluate", copy, *PIXELS, "--against", other, "--metrics", "fid", "--count", 60
-    )
+    said = typed(capsys, copy, *PIXELS, "--against", other, "--metrics", "fid", "--count", 60)
     assert "fid[pixels,60/held_out,clean]" in said
 
 
-def test_one_folder_against_another(photos, tmp_path):
+def test_one_folder_against_another(photos, tmp_path, capsys):
     pictures = make_pictures(tmp_path / "same", classes=True)
-    said, _ = faussaire(
-        "evaluate", "--fake", pictures, "--real", photos, *PIXELS, "--out", tmp_path / "out",
+    said = typed(
+        capsys, "--fake", pictures, "--real", photos, *PIXELS, "--out", tmp_path / "out",
         "--metrics", "fid,precision,recall,swd,authenticity", "--json",
     )  # fmt: skip
     figures = {figure["metric"]: figure["value"] for figure in json.loads(said)["figures"]}

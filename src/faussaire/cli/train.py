@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -253,8 +254,12 @@ def _farewell(run_folder: Run) -> None:
     """Where everything is, and what to do with it."""
     path = run_folder.path
     word = shlex.quote(str(path))
+    marks = path / "checkpoints" / "marks.json"
+    best = json.loads(marks.read_text()).get("best") if marks.exists() else None
+    better = best is not None and int(best) < max(run_folder.saved(), default=0)
     for line in (
         f"\nDone. Look at {path / 'report.html'}",
+        *([f"  better before  --checkpoint best (at {int(best):,} examples)"] if better else []),
         f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
         f"  a film         faussaire film {word} film.gif",
         f"  train longer   faussaire resume {word} --examples N",

@@ -45,7 +45,8 @@ from faussaire.metrics.swd import PatchCollector, sliced_wasserstein
 
 #: Fewer pictures than this give no figure at all: their distances are chance.
 LEAST = 10
-_PATCH_PICTURES = 16_384  # as in the paper
+_PATCH_PICTURES = {"cpu": 4_096}  # elsewhere as many as in the paper:
+_PATCH_PICTURES_PAPER = 16_384
 _PAIRS = 5_000
 _PATHS = 10_000
 _SUBSET = 1_000
@@ -168,7 +169,12 @@ class Bench:
     @cached_property
     def fake_patches(self) -> PatchCollector:
         """Patches of the samples."""
-        return PatchCollector(self.fakes.shape, pictures=_PATCH_PICTURES, seed=self.seed)
+        return PatchCollector(self.fakes.shape, pictures=self.patched, seed=self.seed)
+
+    @property
+    def patched(self) -> int:
+        """Pictures that patches are taken of."""
+        return _PATCH_PICTURES.get(self.device.kind, _PATCH_PICTURES_PAPER)
 
     @cached_property
     def fake_pairs(self) -> MsSsimPairs:
@@ -382,7 +388,7 @@ def _authenticity(bench: Bench) -> Figure:
 
 def _swd(bench: Bench) -> Figure:
     def collect(rows: np.ndarray) -> PatchCollector:
-        patches = PatchCollector(bench.reals.shape, pictures=_PATCH_PICTURES)
+        patches = PatchCollector(bench.reals.shape, pictures=bench.patched)
         bench.look_at_reals(rows, patches)
         return patches
 
@@ -390,13 +396,13 @@ def _swd(bench: Bench) -> Figure:
         real = sliced_wasserstein(collect(rows[:middle]), collect(rows[middle : 2 * middle]))
         return Value(float(np.mean(list(real.values()))))
 
-    rows = bench.real_rows(_PATCH_PICTURES)
+    rows = bench.real_rows(bench.patched)
     middle = len(rows) // 2
     found = sliced_wasserstein(bench.fake_patches, collect(rows))
     return Figure(
         provenance=bench.provenance(
             "swd",
-            count=min(_PATCH_PICTURES, len(bench.fakes)),
+            count=min(bench.patched, len(bench.fakes)),
             reference_count=len(rows),
             whole=bench.reals.whole and len(rows) == len(bench.reals),
             details="7x7",
