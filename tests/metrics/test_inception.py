@@ -222,6 +222,23 @@ def test_fast_changes_little(
     assert not features.requires_grad
 
 
+def test_fast_holds_where_batch_norm_magnifies() -> None:
+    """Small things on a flat ground, and batch norm fitted to them: flat areas have to cancel."""
+    net = Inception2015()
+    randomise(net)
+    x = torch.full((8, 3, SIZE, SIZE), -1.0)
+    generator = torch.Generator().manual_seed(3)
+    x[:, :, 100:200, 120:180] = torch.rand(8, 3, 100, 60, generator=generator)
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.training, norm.momentum = True, 1.0
+    with torch.no_grad():
+        net(x)
+        net.eval()
+        exact = net(x)[0]
+    assert distance(inception_fast.fast(net)(x)[0], exact) < 1e-3
+
+
 def test_a_feature_does_not_depend_on_its_neighbours(
     fast: inception_fast.Reader, inputs: Tensor
 ) -> None:

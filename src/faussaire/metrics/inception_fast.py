@@ -3,8 +3,11 @@
 `fast` takes an `Inception2015` and gives a function of the same meaning:
 
 - on a CPU with AMX and a C++ compiler: the convolutions of ``inception_kernels.cpp``, three bf16
-  products for one of float32 (features differ by about 1e-5 of their norm);
-- elsewhere: batch norm folded into the convolutions, channels_last, ReLU in place, in float32 (1e-6).
+  products for one of float32, about 17 bits of mantissa in place of 24. Features differ by 6e-6 of
+  their norm under He-scaled weights, and by up to 6e-4 where batch norm was fitted to pictures with
+  random convolutions, which magnifies errors most (bf16 alone: 2e-1); see
+  benchmarks/inception_speed.txt.
+- elsewhere: batch norm folded into the convolutions, channels_last, ReLU in place, in float32.
 
 ``FAUSSAIRE_KERNELS=0`` in the environment keeps the kernels off.
 """
@@ -223,6 +226,18 @@ class _Packed:
         self.bias[:filters] = bias
 
 
+def _on_patches(weight: Tensor) -> Tensor:
+    """The first convolution's weight, in full float32 by two taps: bf16, and the rest as hi and lo.
+
+    (O, 3, 3, 3) -> (O, 64, 1, 2), for the two groups of a patch.
+    """
+    coarse = weight.bfloat16().float()
+    once = torch.stack([coarse, weight - coarse], -1).flatten(1, 3)  # (O, 27, 2)
+    whole = weight.new_zeros(len(weight), 2, LANES, 2)
+    whole[:, :, : once.shape[1]] = once[:, None]
+    return whole.flatten(1, 2)[:, :, None]
+
+
 class _Plan:
     """The calls of the kernels that take `count` pictures through the network, and their memory."""
 
@@ -232,7 +247,7 @@ class _Plan:
         self._kept: list[object] = []  # what the calls point to
         self._free: dict[tuple[_Grid, int], list[_Buffer]] = {}
         side = (SIZE - 3) // 2 + 1
-        self._patches = x = self._take(_Grid(count, side, side), 27)
+        self._patches = x = self._take(_Grid(count, side, side), 2 * LANES)
         first = GRAPH[0]
         assert isinstance(first, Conv)
         graph = (Conv(first.name, first.filters), *GRAPH[1:])  # on patches, one product a pixel
@@ -320,6 +335,8 @@ class _Plan:
         rows = rows[:, :height, :width]
         target = np.full(-(-(rows.max() + 1) // LANES) * LANES, -1, np.int32)
         target[rows] = y.grid.index
+        if x is self._patches:
+            taps = np.zeros(2)  # read twice: see _on_patches
         offsets = np.ascontiguousarray(taps.ravel(), np.int32)
         bias = packed.bias if finished else torch.zeros_like(packed.bias)
         self._kept += [target, offsets, packed, bias, x, y]
@@ -378,8 +395,8 @@ class _Tiled:
         for name, unit in net.named_modules():
             if isinstance(unit, Unit):
                 weight, bias = fold(unit)
-                if name == GRAPH[0][0]:  # its inputs come as patches
-                    weight = weight.flatten(1)[:, :, None, None]
+                if name == GRAPH[0][0]:
+                    weight = _on_patches(weight)
                 self._packed[name] = _Packed(weight, bias, library)
         self._classes = net.fc.weight.detach().float().clone()
         self._plan = cache(lambda count: _Plan(count, self._packed, library))

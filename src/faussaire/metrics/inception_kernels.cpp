@@ -202,7 +202,8 @@ void faussaire_amx_mean(const char* in, int64_t in_pitch, int groups, int64_t n,
   }
 }
 
-// The 27 inputs (3 channels of 3x3) of each output of the first convolution, of stride 2, as one group.
+// The 27 inputs (3 channels of 3x3) of each output of the first convolution, of stride 2, as two groups:
+// hi and lo, and what these leave of float32. Flat areas cancel in this layer, so errors show in it.
 // pictures: n of 3 channels and side by side pixels, float, with strides in floats.
 void faussaire_amx_patches(const float* pictures, int64_t to_picture, int64_t to_channel,
                            int64_t to_row, int64_t to_column, int64_t n, int64_t side, char* out,
@@ -215,11 +216,12 @@ void faussaire_amx_patches(const float* pictures, int64_t to_picture, int64_t to
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t row = 0; row < n * half; ++row) {
     const float* from = pictures + row / half * to_picture + row % half * 2 * to_row;
-    char* to = out + row * half * kGroup;
-    for (int64_t x = 0; x < half; ++x, from += 2 * to_column, to += kGroup) {
+    char* to = out + row * half * 2 * kGroup;
+    for (int64_t x = 0; x < half; ++x, from += 2 * to_column, to += 2 * kGroup) {
       const __m512 a = _mm512_i32gather_ps(first, from, 4);
       const __m512 b = _mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0x07ff, second, from, 4);
       split(a, b, to);
+      split(_mm512_sub_ps(a, join(to, 0)), _mm512_sub_ps(b, join(to, 1)), to + kGroup);
     }
   }
 }
