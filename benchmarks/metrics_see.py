@@ -5,9 +5,8 @@
 
 The reference is one random part of the data, the pictures judged are another, which no metric should
 mind; then these are blurred, made noisy, robbed of classes, repeated, or replaced by copies of the
-reference. For each metric and damage the output says whether the figure goes the right way at every
-step (monotone), and how large the full damage is against the real-vs-real value. The plot needs
-matplotlib.
+reference. For each metric and damage the table shows the figure without damage and with the most,
+and whether it went one way at every step. The plot needs matplotlib.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -73,12 +72,16 @@ def damaged(damage: str, amount: float, spare: Images, reference: Images, count:
     return pictures
 
 
-def worse(metric: str) -> Callable[[float, float], float]:
-    """How much worse a figure is than an earlier one; negative: better."""
+def course(metric: str, values: list[float]) -> str:
+    """How a figure goes from step to step, in a word."""
+    steps = [now - before for before, now in itertools.pairwise(values)]
+    rising, falling = (all(sign * step >= 0 for step in steps) for sign in (1, -1))
+    if not (rising or falling):
+        return "up and down"
     better = METRICS[metric].better
-    if better == "lower":
-        return lambda now, before: now - before
-    return lambda now, before: before - now
+    if better == "real":
+        return "rises" if rising else "falls"
+    return "worse" if rising == (better == "lower") else "better"
 
 
 def main() -> None:
@@ -119,28 +122,29 @@ def main() -> None:
                 real[figure.provenance.metric] = figure.real or 0.0
             values = "  ".join(f"{f.provenance.metric} {f.value:.4g}" for f in found.figures)
             print(f"{damage} {amount}: {values}", flush=True)
-    print(f"\n{count} pictures against {count}, {extractor.name}, real-vs-real in brackets")
-    print("(up: worse at every step; a number: steps of four that went the wrong way)\n")
-    columns = list(DAMAGES)
+    facts = {"count": count, "extractor": extractor.name, "real": real, "results": results}
+    if arguments.json:
+        arguments.json.write_text(json.dumps(facts, indent=1))
+    tell(facts)
+    if arguments.plot:
+        plot(facts, arguments.plot)
+
+
+def tell(facts: dict[str, Any]) -> None:
+    """The table: from no damage to the greatest, and whether every step went one way."""
+    count, columns = facts["count"], list(DAMAGES)
+    print(f"\n{count} pictures against {count}, {facts['extractor']}\n")
     print("| metric | real | " + " | ".join(columns) + " |")
     print("|---|---|" + "---|" * len(columns))
     for metric in MEASURED:
         cells = []
         for damage in columns:
-            values = results[damage][metric]
-            steps = [worse(metric)(b, a) for a, b in itertools.pairwise(values)]
-            wrong = sum(step < 0 for step in steps)
-            word = "worse" if wrong == 0 else "better" if wrong == 4 else f"{wrong} of 4 wrong"
-            cells.append(f"{values[0]:.3g} to {values[-1]:.3g}, {word}")
-        print(f"| {metric} | {real[metric]:.3g} | " + " | ".join(cells) + " |")
-    facts = {"count": count, "extractor": extractor.name, "real": real, "results": results}
-    if arguments.json:
-        arguments.json.write_text(json.dumps(facts, indent=1))
-    if arguments.plot:
-        plot(facts, arguments.plot)
+            values = facts["results"][damage][metric]
+            cells.append(f"{values[0]:.3g} to {values[-1]:.3g}, {course(metric, values)}")
+        print(f"| {metric} | {facts['real'][metric]:.3g} | " + " | ".join(cells) + " |")
 
 
-def plot(facts: dict, path: Path) -> None:
+def plot(facts: dict[str, Any], path: Path) -> None:
     """A row a metric, a column a damage; the dashed line is the real-vs-real value."""
     import matplotlib
 

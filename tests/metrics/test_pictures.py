@@ -8,6 +8,7 @@ import pytest
 from faussaire.core.errors import UserError
 from faussaire.data.pack import Images
 from faussaire.metrics.pictures import Packed, labels_like, require_alike, shuffled_rows
+from faussaire.metrics.survey import survey_samples
 
 
 def images(count: int = 20, shape: tuple[int, int, int] = (8, 6, 3)) -> Images:
@@ -51,3 +52,14 @@ def test_sizes_and_colours_must_agree():
     require_alike(Packed(images(), "a"), Packed(images(), "b"))
     with pytest.raises(UserError, match=r"a are 6x8 RGB, b are 6x8 grey"):
         require_alike(Packed(images(), "a"), Packed(images(shape=(8, 6, 1)), "b"))
+
+
+def test_files_are_looked_at_in_a_random_order_and_each_once():
+    """The files of a folder lie class by class; pairs and splits must not."""
+    pixels = np.arange(40, dtype=np.uint8).repeat(4).reshape(40, 2, 2, 1)
+    whole = Images(pixels, None, [], [""] * 40, "key", {"mode": "L"})
+    shown: list[int] = []
+    survey_samples(Packed(whole, "folder"), None, [lambda b: shown.extend(b[:, 0, 0, 0].tolist())])
+    assert sorted(shown) == list(range(40))
+    steps = np.abs(np.diff(shown))
+    assert np.median(steps) > 5

@@ -28,7 +28,7 @@ from faussaire.data.source import digest
 from faussaire.metrics.extractors import Extractor
 from faussaire.metrics.frechet import Moments, MomentsSum
 from faussaire.metrics.inception_score import inception_score
-from faussaire.metrics.pictures import PictureSet, shuffled_rows
+from faussaire.metrics.pictures import PictureSet, Samples, shuffled_rows
 
 KEEP = 50_000
 """Pictures whose vectors are kept, for kernels and neighbours; moments are of all."""
@@ -116,8 +116,13 @@ def survey_samples(
     *,
     progress: Progress | None = None,
 ) -> Survey | None:
-    """One pass over generated pictures, in their order, for features and for `watchers`."""
-    rows = np.arange(len(pictures))
+    """One pass over the pictures that are judged, for features and for `watchers`.
+
+    In a random order, for pairs and splits are taken of neighbours: samples have one by themselves,
+    the files of a folder lie class by class.
+    """
+    count = len(pictures)
+    rows = np.arange(count) if isinstance(pictures, Samples) else shuffled_rows(count, seed=1)
     features = None if extractor is None else FeatureWatcher(extractor, len(rows))
     everyone = [*watchers] if features is None else [features, *watchers]
     batch = 64 if extractor is None else extractor.batch
