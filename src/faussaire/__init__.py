@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from faussaire import families
 from faussaire.core.errors import UserError
+from faussaire.core.files import require_folder
 
 if TYPE_CHECKING:
     from faussaire.core.run import Run
@@ -142,6 +143,13 @@ def evaluate(
     Raises:
         UserError: the sentence says what is wrong and what to do.
     """
+    if run is not None and (resolution is not None or channels != "auto"):
+        raise UserError(
+            "resolution and channels do not apply to a run, whose pictures have its own.",
+            "Leave them out.",
+        )
+    if out is not None:
+        require_folder(Path(out))  # told now, not after all the work
     from faussaire import evaluation
 
     options = evaluation.Options(

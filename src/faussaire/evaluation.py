@@ -46,6 +46,7 @@ from faussaire.workshop import read_pictures
 
 _USUAL = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
 _PAPERS, _CPU = 50_000, 10_000
+_EACH_CLASS = 100  # pictures, below which a class's Fréchet distance is not measured unasked
 _SHOWN = 12  # samples beside their nearest real pictures
 
 
@@ -75,8 +76,9 @@ class Options:
     device: DeviceName = "auto"
 
     def __post_init__(self) -> None:
-        if self.count is not None and self.count < 1:
-            raise UserError(f"{self.count} samples cannot be measured.", "Ask for some thousands.")
+        for name, count in (("count", self.count), ("reference_count", self.reference_count)):
+            if count is not None and count < 1:
+                raise UserError(f"{name} cannot be {count}.", "Ask for some thousands.")
 
     def samples(self, device: Device) -> int:
         """How many samples: as asked, else what papers use, or what a CPU does in minutes."""
@@ -133,9 +135,9 @@ class Evaluation:
         Raises:
             UserError: the folder cannot be written.
         """
+        append_figures(folder / "metrics.jsonl", self.figures)
         if self.neighbours is not None:
             save_png(self.neighbours, folder / "evaluation" / "neighbours.png")
-        append_figures(folder / "metrics.jsonl", self.figures)
 
 
 # ---- What to measure ----
@@ -208,6 +210,7 @@ def evaluate_run(
     )
     return dataclasses.replace(
         found,
+        neighbours=found.neighbours if against is None else None,
         title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
         notes=(*notes, *found.notes),
         run=run.path,
@@ -353,11 +356,10 @@ def measure(
         if note is not None:
             note(text)
 
-    asked = None if options.metrics is None else choose_metrics(options.metrics)
+    asked = () if options.metrics is None else choose_metrics(options.metrics)
     extractor = None
-    if asked is None or FEATURE_METRICS & {*asked}:
+    if not asked or FEATURE_METRICS & {*asked}:
         extractor = find_extractor(options, device, tell, progress)
-    names = asked or usual_metrics(fakes, reals, extractor)
     bench = Bench(
         fakes,
         reals,
@@ -368,9 +370,19 @@ def measure(
         progress=progress,
         cache=cache,
     )
+    names = asked or usual_metrics(bench)
+    if options.metrics == "all":
+        names = tuple(name for name in names if bench.fits(name))
+        if left := [name for name in asked if name not in names]:
+            tell(f"Left out, for they do not fit: {', '.join(left)}.")
     bench.refuse(names)
     bench.look_at_samples(names)
     figures = [METERS[name](bench) for name in names]
+    if "authenticity" in names and not reals.whole:
+        tell(
+            f"Copies were looked for among {len(reals):,} of the reference's pictures only; "
+            "--reference-count looks among more."
+        )
     seconds = time.monotonic() - began
     facts = {
         **circumstances,
@@ -409,21 +421,15 @@ def find_extractor(
     )
 
 
-def usual_metrics(
-    fakes: PictureSet, reals: PictureSet, extractor: Extractor | None
-) -> tuple[str, ...]:
+def usual_metrics(bench: Bench) -> tuple[str, ...]:
     """What is measured where nobody says: what is cheap and fits."""
-    chosen = [*_USUAL, "swd", "ms-ssim"]
-    if extractor is not None and extractor.classes is not None:
-        chosen.insert(2, "is")
-    if fakes.labels is not None and reals.labels is not None and fakes.classes == reals.classes:
-        least = min(
-            int(np.bincount(pictures.labels, minlength=len(reals.classes)).min())
-            for pictures in (fakes, reals)
-            if pictures.labels is not None
-        )
-        if least >= 100:
-            chosen.append("class-fid")
+    chosen = {*_USUAL, *(name for name in ("is", "swd", "ms-ssim") if bench.fits(name))}
+    if bench.reals.name != "train" and isinstance(bench.fakes, Samples):
+        chosen.remove("authenticity")  # copies are copies of the training pictures
+    if bench.fits("class-fid"):
+        labels = (p.labels for p in (bench.fakes, bench.reals) if p.labels is not None)
+        if min(int(np.bincount(some).min()) for some in labels) >= _EACH_CLASS:
+            chosen.add("class-fid")
     return tuple(name for name in METRICS if name in chosen)
 
 
@@ -511,7 +517,7 @@ class Evaluator:
             )
             bench.refuse(names)
             if extractor is not None:
-                bench.real_halves  # noqa: B018  (measured now, and kept in the cache)
+                bench.real_parts  # noqa: B018  (measured now, and kept in the cache)
 
     @property
     def extractor(self) -> str:
@@ -525,46 +531,78 @@ class Evaluator:
         return samples_like(family, self._state.device, self._reals, count, self._options.seed)
 
     def __call__(self) -> dict[str, Any] | None:
-        """Figures of the newest checkpoint, and whether it is the best; None where given up."""
-        clock = self._state.clock
+        """Figures of the newest checkpoint, and whether it is the best.
 
+        None where it was measured before, or where the user wants the run to end meanwhile.
+
+        Raises:
+            UserError: it cannot be measured.
+        """
+        examples = self._state.clock.examples
+        if self._measured(examples):
+            return None
+        try:
+            with self._state.sampling() as family:
+                figures = self._measure(family, examples)
+            best = self._is_best(figures[0])
+        except _GivenUp:
+            return None
+        append_figures(self._run.path / "metrics.jsonl", figures)
+        if best:
+            self._checkpoints.mark(self._checkpoints.find(str(examples)), "best")
+        return {"figures": {one.name: one.value for one in figures}, "best": best}
+
+    def _measure(self, family: Family[Any], examples: int) -> tuple[Figure, ...]:
         def progress(what: str, done: int, total: int) -> None:
             if self._stop_asked():
                 raise _GivenUp
 
-        try:
-            with self._state.sampling() as family:
-                found = measure(
-                    self._samples(family),
-                    self._reals,
-                    self._options,
-                    device=self._state.device,
-                    circumstances={
-                        "run": self._run.path.name,
-                        "checkpoint": f"{clock.examples:012d}",
-                        "examples": clock.examples,
-                        "dataset": self._reals.key,
-                    },
-                    progress=progress,
-                )
-        except _GivenUp:
-            return None
-        before = self._earlier(found.figures[0])
-        found.save(self._run.path)
-        best = all(not other.better_than(found.figures[0]) for other in before)
-        if best:
-            self._checkpoints.mark(self._checkpoints.find(str(clock.examples)), "best")
-        return {"figures": {one.name: one.value for one in found.figures}, "best": best}
+        found = measure(
+            self._samples(family),
+            self._reals,
+            self._options,
+            device=self._state.device,
+            circumstances={
+                "run": self._run.path.name,
+                "checkpoint": f"{examples:012d}",
+                "examples": examples,
+                "dataset": self._reals.key,
+            },
+            progress=progress,
+        )
+        return found.figures
 
-    def _earlier(self, figure: Figure) -> list[Figure]:
-        """The same figure at earlier points of this run."""
-        return [
-            other
-            for other in read_figures(self._run.path / "metrics.jsonl")
-            if other.provenance == figure.provenance
-            and other.examples is not None
-            and other.examples < (figure.examples or 0)
+    def _measured(self, examples: int) -> bool:
+        """Whether these figures are known already, as in a run that is resumed at its end."""
+        wanted = {(name, self._options.count) for name in self._options.metrics or ()}
+        return wanted <= {
+            (known.provenance.metric, known.provenance.count)
+            for known in read_figures(self._run.path / "metrics.jsonl")
+            if known.examples == examples and known.provenance.extractor in ("", self.extractor)
+        }
+
+    def _is_best(self, figure: Figure) -> bool:
+        """Whether no earlier checkpoint was better, the one that is marked so above all.
+
+        Where the marked one was measured in another way (with fewer samples, say), it is measured
+        anew in this way: a mark must not pass to a worse checkpoint because the ruler has changed.
+        """
+        earlier = [
+            known
+            for known in read_figures(self._run.path / "metrics.jsonl")
+            if known.provenance == figure.provenance
+            and known.examples is not None
+            and known.examples < (figure.examples or 0)
         ]
+        marked = self._checkpoints.marks().get("best")
+        holder = next((path for path in self._checkpoints.all() if path.name == marked), None)
+        if holder is not None and int(holder.name) not in {known.examples for known in earlier}:
+            device = self._state.device.kind
+            model = load_model(holder, device=device)  # pyright: ignore[reportArgumentType]
+            anew = self._measure(model.family, model.examples)
+            append_figures(self._run.path / "metrics.jsonl", anew)
+            earlier.append(anew[0])
+        return not any(known.better_than(figure) for known in earlier)
 
 
 class _GivenUp(Exception):

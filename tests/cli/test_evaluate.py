@@ -205,7 +205,11 @@ def test_bad_input_is_a_sentence_and_writes_nothing(copy, photos, tmp_path, caps
     shutil.copytree(copy, empty)
     shutil.rmtree(empty / "checkpoints")
     before = (copy / "metrics.jsonl").read_bytes()
+    (tmp_path / "file").write_text("")
     cases = [
+        ([copy, *PIXELS, "--out", tmp_path / "file"], "'file' could not be made"),
+        ([copy, *PIXELS, "--resolution", "32"], "do not apply to a run"),
+        ([copy, *PIXELS, "--metrics", "class-fid", "--count", "12"], "rarest class has 6 pictures"),
         (["--fake", three, "--real", photos, *PIXELS], "3 pictures (three) are too few"),
         (["--fake", small, "--real", photos, *PIXELS], "differ in size: small are 16x16 RGB"),
         (["--fake", mixed, "--real", small, *PIXELS], "have 2 sizes, from 16x16 to 20x20"),
@@ -250,6 +254,58 @@ def test_a_diverged_generator_is_told(copy, capsys):
     assert main(["evaluate", str(copy), *PIXELS]) == 2
     assert "values that are not numbers" in capsys.readouterr().err
     assert (copy / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_ruler_does_not_pass_the_mark_on(copy, photos):
+    """Measured with other counts, the best checkpoint is measured anew before it may lose its mark."""
+    best = json.loads((copy / "checkpoints" / "marks.json").read_text())["best"]
+    faussaire(
+        "resume", copy, "--examples", "960", "--evaluate-count", "50", "--evaluate-every", "960",
+    )  # fmt: skip
+    figures = [
+        figure
+        for figure in read_figures(copy / "metrics.jsonl")
+        if figure.provenance.metric == "fid" and figure.provenance.count == 50
+    ]
+    assert {figure.examples for figure in figures} == {int(best), 960}
+    winner = min(figures, key=lambda figure: figure.value)
+    marks = json.loads((copy / "checkpoints" / "marks.json").read_text())
+    assert int(marks["best"]) == winner.examples
+
+
+def test_a_figure_that_would_mean_nothing_is_refused_before_training(photos, tmp_path):
+    faussaire(
+        "train", "dcgan", photos, "--out", tmp_path / "run", *TINY, *PIXELS, "--examples", "320",
+        "--classes", "folders", "--conditional", "--evaluate-every", "160",
+        "--evaluate-metrics", "kid", "--evaluate-count", "9", expect=2,
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()  # told before anything was written
+
+
+def test_the_floor_has_the_counts_of_the_figure(copy):
+    few = package.evaluate(copy, metrics="fid", count=12, extractor="pixels")["fid"]
+    many = package.evaluate(copy, metrics="fid", count=500, extractor="pixels")["fid"]
+    assert few.real_counts == "12/36"
+    assert many.real_counts == "24/24"
+    assert few.real != many.real
+
+
+def test_all_means_all_that_fit(copy, capsys, monkeypatch):
+    monkeypatch.setattr(classifier, "STEPS", 20)
+    monkeypatch.setenv("FAUSSAIRE_OFFLINE", "1")
+    said = json.loads(typed(capsys, copy, *PIXELS, "--metrics", "all", "--count", 60, "--json"))
+    measured = {figure["metric"] for figure in said["figures"]}
+    assert {"fid", "cas", "class-fid", "swd"} <= measured
+    assert "is" not in measured
+    assert any(note.startswith("Left out, for they do not fit: is") for note in said["notes"])
+
+
+def test_tiny_pictures_are_measured_by_what_fits(tmp_path):
+    sets = [noise(tmp_path / name, 30, (6, 6)) for name in ("a", "b")]
+    found = package.evaluate(fake=sets[0], real=sets[1], extractor="pixels")
+    measured = {figure.provenance.metric for figure in found.figures}
+    assert "fid" in measured
+    assert not {"swd", "ms-ssim"} & measured
 
 
 def test_metrics_are_explained(capsys):

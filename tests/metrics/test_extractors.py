@@ -181,10 +181,27 @@ def test_any_network_becomes_an_extractor_with_its_own_provenance():
     assert empty.logits is not None
     assert empty.logits.shape == (0, 4)
     assert len(mine.weights) == 16
-    assert mine.weights == state_digest(net)
+    assert NetworkExtractor(net, name="mine", size=10).weights == mine.weights
+    told = [
+        NetworkExtractor(net, name="mine", size=12),
+        NetworkExtractor(net, name="mine", size=10, mean=(0.4, 0.5, 0.5)),
+        NetworkExtractor(net, name="mine", size=10, std=(0.4, 0.5, 0.5)),
+    ]
+    before = state_digest(net)
     with torch.no_grad():
         net.head.bias[0] += 1
-    assert state_digest(net) != mine.weights
+    assert state_digest(net) != before
+    told.append(NetworkExtractor(net, name="mine", size=10))
+    assert len({mine.weights, *(other.weights for other in told)}) == 5
+
+
+def test_a_plain_function_is_told_from_every_other():
+    def shrink(x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+    one, other = (NetworkExtractor(shrink, name="fn", size=8) for _ in range(2))
+    assert one.weights != other.weights
+    assert NetworkExtractor(shrink, name="fn", size=8, weights="mine").weights == "mine"
 
 
 def test_training_settings_do_not_reach_the_features():

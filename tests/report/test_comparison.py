@@ -162,12 +162,17 @@ def test_figures_of_other_provenance_never_share_a_row(tmp_path: Path) -> None:
     assert "best</span>" not in render(found)
 
 
+def test_another_word_for_the_same_reference_separates_nothing(tmp_path: Path) -> None:
+    a = make_run(tmp_path / "a", [figure(1.0)])
+    b = make_run(tmp_path / "b", [figure(2.0, reference="test")])
+    assert len(compare([a, b]).rows) == 1
+
+
 def test_every_difference_of_provenance_separates(tmp_path: Path) -> None:
     other = {
         "weights": "ffff",
         "resize": "legacy",
         "count": 999,
-        "reference": "test",
         "reference_count": 5,
         "reference_key": "bbbb",
         "whole": False,

@@ -46,7 +46,7 @@ class Options:
         channels: with --fake: grey, rgb or rgba.
         classes: with --fake or --against: where class names come from: folders, none, auto or a
             column; none given: as in training.
-        out: with --fake: a folder for metrics.jsonl and the pictures of neighbours.
+        out: a folder for metrics.jsonl and the pictures of neighbours, in place of the run's.
         explain: say what each metric means, and do nothing.
         json: print JSON.
     """
@@ -136,14 +136,15 @@ def _check(options: Options) -> None:
 def show(found: Evaluation, folder: Path | None = None) -> None:
     """Print the figures as a table, with what a perfect generator would get."""
     out.print(found.title, markup=False)
-    out.print(f"against {found.against}; {format_duration(found.seconds)}\n", markup=False)
+    out.print(f"against {found.against}; {format_duration(found.seconds)}", markup=False)
+    out.print("real: the same between parts of the real pictures, of the counts in brackets\n")
     header, *rows = lines(found.figures)
     out.print(f"[dim]{header}[/]")
     for row in rows:
         out.print(row, markup=False)
     for note in found.notes:
         warn(note)
-    where = found.run or folder
+    where = folder or found.run
     if where is not None:
         out.print(f"\nadded to {where / 'metrics.jsonl'}", markup=False)
         if found.neighbours is not None:
@@ -162,7 +163,7 @@ def lines(figures: Sequence[Figure]) -> list[str]:
     rows = [("figure", "value", "", "real", "better")]
     for figure in figures:
         error = "" if figure.error is None else f"± {number(figure.error)}"
-        real = "" if figure.real is None else number(figure.real)
+        real = "" if figure.real is None else f"{number(figure.real)} ({figure.real_counts})"
         way = {"lower": "lower", "higher": "higher", "real": "as real"}[figure.metric.better]
         rows.append((figure.name, number(figure.value), error, real, way))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

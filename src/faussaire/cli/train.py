@@ -255,11 +255,11 @@ def _farewell(run_folder: Run) -> None:
     path = run_folder.path
     word = shlex.quote(str(path))
     marks = path / "checkpoints" / "marks.json"
-    best = json.loads(marks.read_text()).get("best") if marks.exists() else None
-    better = best is not None and int(best) < max(run_folder.saved(), default=0)
+    best = int(json.loads(marks.read_text()).get("best", -1)) if marks.exists() else -1
+    better = 0 <= best < max(run_folder.saved(), default=0)
     for line in (
         f"\nDone. Look at {path / 'report.html'}",
-        *([f"  better before  --checkpoint best (at {int(best):,} examples)"] if better else []),
+        *([f"  better before  --checkpoint best (at {best:,} examples)"] if better else []),
         f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
         f"  a film         faussaire film {word} film.gif",
         f"  train longer   faussaire resume {word} --examples N",

@@ -15,7 +15,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,8 @@ class Provenance:
         weights: first digits of its weight file's SHA-256.
         resize: how pictures were brought to the network's size.
         count: samples measured.
-        reference: name of the pictures compared with (`train`); empty where there are none.
+        reference: name of the pictures compared with (`train`); empty where there are none. It does
+            not decide whether figures compare: the key does.
         reference_count: how many of them.
         reference_key: content key of their pack.
         whole: whether these are all the pictures of the reference.
@@ -180,7 +181,7 @@ class Provenance:
     weights: str = ""
     resize: str = ""
     count: int = 0
-    reference: str = ""
+    reference: str = field(default="", compare=False)  # a word for what the key says exactly
     reference_count: int = 0
     reference_key: str = ""
     whole: bool = True
@@ -205,8 +206,9 @@ class Figure:
         provenance: what it means.
         value: the figure.
         error: its standard error, or for the Inception Score its deviation over splits.
-        real: the same between two halves of the real pictures (or of real pictures, where the
-            metric looks at one set): what a perfect generator would get.
+        real: the same between two parts of the real pictures (or of real pictures, where the metric
+            looks at one set), of counts as near to the figure's own as there are pictures for: its
+            floor, or its ceiling.
         real_counts: the counts behind `real`.
         parts: the figure by class, or by scale.
         circumstances: run, checkpoint, seed, time taken, versions: what does not change its meaning.
@@ -217,8 +219,8 @@ class Figure:
     error: float | None = None
     real: float | None = None
     real_counts: str = ""
-    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    circumstances: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
+    circumstances: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -233,7 +235,8 @@ class Figure:
     @property
     def examples(self) -> int | None:
         """Examples the model had seen; None where the samples came from elsewhere."""
-        return self.circumstances.get("examples")
+        found = self.circumstances.get("examples")
+        return found if isinstance(found, int) else None
 
     def record(self) -> dict[str, Any]:
         """One line of `metrics.jsonl`."""
@@ -257,8 +260,8 @@ class Figure:
         """
         plain = Provenance(metric="")  # of whose types the facts must be
         facts = {
-            field.name: type(getattr(plain, field.name))(record[field.name])
-            for field in dataclasses.fields(Provenance)
+            part.name: type(getattr(plain, part.name))(record[part.name])
+            for part in dataclasses.fields(Provenance)
         }
         if facts["metric"] not in METRICS:
             raise ValueError(f"no metric '{facts['metric']}'")
@@ -292,9 +295,9 @@ class Figure:
 def differences(one: Provenance, other: Provenance) -> dict[str, tuple[Any, Any]]:
     """The parts of provenance that differ, each with both values."""
     return {
-        field.name: (getattr(one, field.name), getattr(other, field.name))
-        for field in dataclasses.fields(Provenance)
-        if getattr(one, field.name) != getattr(other, field.name)
+        part.name: (getattr(one, part.name), getattr(other, part.name))
+        for part in dataclasses.fields(Provenance)
+        if part.compare and getattr(one, part.name) != getattr(other, part.name)
     }
 
 
@@ -304,7 +307,6 @@ _WORDS = {
     "weights": "the extractor's weights are",
     "resize": "the resizing is",
     "count": "the number of samples is",
-    "reference": "the reference is",
     "reference_count": "the number of reference pictures is",
     "reference_key": "the content of the reference is",
     "whole": "that all of the reference was used is",
@@ -400,7 +402,7 @@ def read_figures(path: Path) -> list[Figure]:
     for line in text.split("\n"):
         figure = _figure(line)
         if figure is not None:
-            key = (figure.provenance, figure.examples, figure.circumstances.get("seed"))
+            key = (figure.provenance, figure.examples, str(figure.circumstances.get("seed")))
             found.pop(key, None)
             found[key] = figure
     return list(found.values())

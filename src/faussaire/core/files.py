@@ -29,6 +29,21 @@ def replace_file(path: Path, content: str | bytes) -> None:
         raise write_error(error, path.parent, f"'{path.name}' could not be written") from error
 
 
+def require_folder(path: Path) -> None:
+    """Make a folder, and prove that it can be written, before the work whose results go there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(error, path.parent, f"'{path.name}' could not be made") from error
+    probe = path / ".probe"
+    replace_file(probe, "")
+    probe.unlink()
+
+
 def write_error(error: OSError, folder: Path, what: str) -> UserError:
     """The sentence for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

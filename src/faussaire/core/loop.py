@@ -23,7 +23,7 @@ from faussaire.core import events
 from faussaire.core.batch import Batch, BatchDraws, mix
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.distributed import World
-from faussaire.core.errors import Diverged, Interrupted
+from faussaire.core.errors import Diverged, Interrupted, UserError
 from faussaire.core.events import Audience
 from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.core.state import State
@@ -221,7 +221,7 @@ class Loop:
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
         self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
-        self._evaluated_at = state.clock.examples
+        self._evaluated_at = -1
 
     def run(self) -> None:
         """Train to the end of the plan.
@@ -258,18 +258,24 @@ class Loop:
                 self._evaluate()
             if stop:
                 self._save()
-                reason = self.stop_asked()
-                raise Interrupted(
-                    f"Stopped by {reason or 'another process'} after "
-                    f"{state.clock.examples:,} examples; everything is saved.",
-                    f"Continue with `faussaire resume {self._name}`.",
-                    code={"Ctrl-C": 130, "SIGTERM": 143}.get(reason, 2),
-                )
+                self._stop()
         self._tick()
         self._sound()
         self._save()
         if self.plan.evaluate_every:
             self._evaluate()
+            if self.world.any(bool(self.stop_asked()))[0]:
+                self._stop()
+
+    def _stop(self) -> None:
+        """End before the end."""
+        reason = self.stop_asked()
+        raise Interrupted(
+            f"Stopped by {reason or 'another process'} after "
+            f"{self.state.clock.examples:,} examples; everything is saved.",
+            f"Continue with `faussaire resume {self._name}`.",
+            code={"Ctrl-C": 130, "SIGTERM": 143}.get(reason, 2),
+        )
 
     def _complete(self) -> bool:
         if self.plan.seconds is None:
@@ -391,13 +397,20 @@ class Loop:
             return
         self._evaluated_at = self.state.clock.examples
         began = time.monotonic()
-        facts = self.evaluate() if self.world.leads and self.evaluate is not None else None
+        facts, trouble = None, None
+        if self.world.leads and self.evaluate is not None:
+            try:
+                facts = self.evaluate()
+            except UserError as error:
+                trouble = error  # hours of training are not given up for a figure
         taken = time.monotonic() - began
         self._began += taken
         self._last_tick += taken
         self._last_save += taken
         if facts is not None:
             self._tell(events.Measured, seconds=round(taken, 1), **facts)
+        if trouble is not None:
+            self._tell(events.Noted, message=f"Nothing was measured: {trouble}")
         self.world.barrier()
 
 

@@ -24,6 +24,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.figures import METRICS, Figure, Provenance
 from faussaire.data.cache import read_json, remember
 from faussaire.data.parallel import Progress
+from faussaire.data.source import digest
 from faussaire.metrics import classifier, path_length
 from faussaire.metrics.extractors import Extractor
 from faussaire.metrics.frechet import Moments, frechet_distance
@@ -35,8 +36,8 @@ from faussaire.metrics.pictures import PictureSet, Samples, require_alike, shuff
 from faussaire.metrics.survey import (
     Survey,
     Watcher,
+    divided,
     features_folder,
-    halves,
     look,
     survey_reals,
     survey_samples,
@@ -98,11 +99,12 @@ class Bench:
         cache: Path | None = None,
     ) -> None:
         require_alike(fakes, reals)
-        for what in (fakes, reals):
-            if len(what) < LEAST:
+        # The real pictures are divided, for what real ones get against real ones.
+        for what, least in ((fakes, LEAST), (reals, 2 * LEAST)):
+            if len(what) < least:
                 raise UserError(
                     f"{len(what)} pictures ({what.name}) are too few to measure anything.",
-                    f"Give at least {LEAST}; figures begin to mean something at some hundreds, and "
+                    f"Give at least {least}; figures begin to mean something at some hundreds, and "
                     "papers use 50,000.",
                 )
         self.fakes, self.reals, self._extractor = fakes, reals, extractor
@@ -124,15 +126,23 @@ class Bench:
         """Features of the real pictures."""
         return survey_reals(self.reals, self.extractor, progress=self.progress, cache=self.cache)
 
+    def counts_of_parts(self, reals: int) -> tuple[int, int]:
+        """How `reals` real pictures are divided: as many as there are samples, and the rest.
+
+        The first part stands for the samples; where there are too few pictures, it is a half.
+        """
+        first = min(len(self.fakes), reals // 2)
+        return first, reals - first
+
     @cached_property
-    def real_halves(self) -> tuple[Survey, Survey]:
-        """Features of two halves of the real pictures."""
-        if len(self.real.vectors) < 2 * LEAST:
-            raise UserError(
-                f"{len(self.real.vectors)} real pictures are too few to be halved.",
-                f"Give at least {2 * LEAST}.",
-            )
-        return halves(self.real)
+    def real_parts(self) -> tuple[Survey, Survey]:
+        """Features of two parts of the real pictures, the first in the place of samples."""
+        return divided(self.real, self.counts_of_parts(len(self.real.vectors))[0])
+
+    @property
+    def parted(self) -> str:
+        """The counts of `real_parts`, in words."""
+        return "{}/{}".format(*self.counts_of_parts(len(self.real.vectors)))
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
@@ -154,6 +164,14 @@ class Bench:
         """
         for metric in metrics:
             _REFUSALS.get(metric, lambda bench: None)(self)
+
+    def fits(self, metric: str) -> bool:
+        """Whether a metric would not be refused."""
+        try:
+            self.refuse([metric])
+        except UserError:
+            return False
+        return True
 
     def look_at_samples(self, metrics: Sequence[str]) -> None:
         """The one pass over the samples, for whatever these metrics need."""
@@ -196,9 +214,9 @@ class Bench:
 
     @cached_property
     def real_neighbourhood(self) -> dict[str, float]:
-        """The same between the halves of the real pictures."""
-        first, second = self.real_halves
-        return self._prdc(first.vectors, second.vectors)
+        """The same between the parts of the real pictures."""
+        samples, reals = self.real_parts
+        return self._prdc(reals.vectors, samples.vectors)
 
     @cached_property
     def real_reaches(self) -> Tensor:
@@ -275,10 +293,17 @@ class Bench:
             "whole": self.reals.whole and count == len(self.reals),
         }
 
-    def remembered(self, name: str, make: Callable[[], Value]) -> Value:
-        """A figure of the real pictures alone, from the cache or into it."""
-        extractor = self._extractor if name in FEATURE_METRICS else None
-        path = features_folder(self.reals, extractor, self.cache) / "real" / f"{name}.json"
+    def remembered(self, metric: str, how: str, make: Callable[[], Value]) -> Value:
+        """A figure of the real pictures alone, from the cache or into it.
+
+        Args:
+            metric: its name.
+            how: all that it depends on besides pictures and extractor: counts, parameters.
+            make: measures it.
+        """
+        extractor = self._extractor if metric in FEATURE_METRICS else None
+        folder = features_folder(self.reals, extractor, self.cache)
+        path = folder / "real" / f"{metric}-{digest(how)[:12]}.json"
         known = read_json(path)
         if known is not None and isinstance(known.get("value"), float):
             return Value(known["value"], known.get("error"), known.get("parts"))
@@ -293,7 +318,9 @@ class Bench:
 
 def _fid(bench: Bench) -> Figure:
     found = bench.remembered(
-        "fid", lambda: Value(frechet_distance(*(half.moments for half in bench.real_halves)))
+        "fid",
+        bench.parted,
+        lambda: Value(frechet_distance(*(part.moments for part in bench.real_parts))),
     )
     few = min(len(bench.fake), len(bench.real))
     if few <= bench.extractor.dimensions:
@@ -306,7 +333,7 @@ def _fid(bench: Bench) -> Figure:
         provenance=bench.provenance("fid"),
         value=frechet_distance(bench.fake.moments, bench.real.moments),
         real=found.value,
-        real_counts=_halved(bench.real),
+        real_counts=bench.parted,
     )
 
 
@@ -315,13 +342,17 @@ def _kid(bench: Bench) -> Figure:
         return kid(a.vectors, b.vectors, subsets=_KID_SUBSETS, size=_SUBSET, seed=seed)
 
     found = measure(bench.fake, bench.real, bench.seed)
-    real = bench.remembered("kid", lambda: Value(measure(*bench.real_halves).value))
+    real = bench.remembered(
+        "kid",
+        f"{bench.parted} {_KID_SUBSETS}x{_SUBSET}",
+        lambda: Value(measure(*bench.real_parts).value),
+    )
     return Figure(
         provenance=bench.provenance("kid", **bench.kept(), details=f"{found.subsets}x{found.size}"),
         value=found.value,
         error=found.error,
         real=real.value,
-        real_counts=_halved(bench.real),
+        real_counts=bench.parted,
     )
 
 
@@ -333,8 +364,8 @@ def _cmmd(bench: Bench) -> Figure:
     return Figure(
         provenance=bench.provenance("cmmd", **bench.kept(), details="sigma=10"),
         value=measure(bench.fake, bench.real).value,
-        real=bench.remembered("cmmd", lambda: measure(*bench.real_halves)).value,
-        real_counts=_halved(bench.real),
+        real=bench.remembered("cmmd", bench.parted, lambda: measure(*bench.real_parts)).value,
+        real_counts=bench.parted,
     )
 
 
@@ -355,12 +386,14 @@ def _neighbourhood(metric: str) -> Callable[[Bench], Figure]:
     details = f"k={_PRECISION_K if metric in ('precision', 'recall') else _DENSITY_K}"
 
     def meter(bench: Bench) -> Figure:
-        real = bench.remembered(metric, lambda: Value(bench.real_neighbourhood[metric]))
+        real = bench.remembered(
+            metric, f"{bench.parted} {details}", lambda: Value(bench.real_neighbourhood[metric])
+        )
         return Figure(
             provenance=bench.provenance(metric, **bench.kept(), details=details),
             value=bench.neighbourhood[metric],
             real=real.value,
-            real_counts=_halved(bench.real),
+            real_counts=bench.parted,
         )
 
     return meter
@@ -371,7 +404,7 @@ def _authenticity(bench: Bench) -> Figure:
         return Value(float((distances > radii[rows]).double().mean()))
 
     def half() -> Value:
-        train, other = (part.vectors.to(bench.device.name) for part in bench.real_halves)
+        other, train = (part.vectors.to(bench.device.name) for part in bench.real_parts)
         distances, rows = nearest(other, train, k=1)
         return measure(distances[:, 0], rows[:, 0], knn_radii(train, 1))
 
@@ -381,8 +414,8 @@ def _authenticity(bench: Bench) -> Figure:
     return Figure(
         provenance=bench.provenance("authenticity", **bench.kept()),
         value=measure(distances[:, 0], rows[:, 0], radii).value,
-        real=bench.remembered("authenticity", half).value,
-        real_counts=_halved(bench.real),
+        real=bench.remembered("authenticity", bench.parted, half).value,
+        real_counts=bench.parted,
     )
 
 
@@ -393,11 +426,11 @@ def _swd(bench: Bench) -> Figure:
         return patches
 
     def half() -> Value:
-        real = sliced_wasserstein(collect(rows[:middle]), collect(rows[middle : 2 * middle]))
+        real = sliced_wasserstein(collect(rows[:first]), collect(rows[first:]))
         return Value(float(np.mean(list(real.values()))))
 
     rows = bench.real_rows(bench.patched)
-    middle = len(rows) // 2
+    first, rest = bench.counts_of_parts(len(rows))
     found = sliced_wasserstein(bench.fake_patches, collect(rows))
     return Figure(
         provenance=bench.provenance(
@@ -408,8 +441,8 @@ def _swd(bench: Bench) -> Figure:
             details="7x7",
         ),
         value=float(np.mean(list(found.values()))),
-        real=bench.remembered("swd", half).value,
-        real_counts=f"{middle}/{middle}",
+        real=bench.remembered("swd", f"{first}/{rest}", half).value,
+        real_counts=f"{first}/{rest}",
         parts={str(level): value for level, value in found.items()},
     )
 
@@ -427,7 +460,7 @@ def _ms_ssim(bench: Bench) -> Figure:
         ),
         value=fake.mean,
         error=fake.error,
-        real=bench.remembered("ms-ssim", likeness).value,
+        real=bench.remembered("ms-ssim", str(_PAIRS), likeness).value,
         real_counts=str(min(_PAIRS, len(bench.reals) // 2)),
     )
 
@@ -464,12 +497,6 @@ def _class_fid(bench: Bench) -> Figure:
         parts = {}
         for number, name in enumerate(bench.reals.classes):
             both = [survey.vectors[labels == number] for survey, labels in (a, b)]
-            least = min(map(len, both))
-            if least < LEAST:
-                raise UserError(
-                    f"The class '{name}' has {least} pictures to compare, which is too few.",
-                    "Raise --count, or leave class-fid out of --metrics.",
-                )
             parts[name] = frechet_distance(*map(Moments.of, both))
         return Value(float(np.mean(list(parts.values()))), parts=parts)
 
@@ -479,18 +506,29 @@ def _class_fid(bench: Bench) -> Figure:
     fake = (bench.fake, fake_labels[bench.fake.rows])
     real = (bench.real, real_labels[bench.real.rows])
     found = by_class(fake, real)
-    first, second = bench.real_halves
-    floor = bench.remembered(
-        "class-fid",
-        lambda: by_class((first, real_labels[first.rows]), (second, real_labels[second.rows])),
-    )
+    samples, reals = ((part, real_labels[part.rows]) for part in bench.real_parts)
+    enough = min(_rarest(part[1], len(bench.reals.classes)) for part in (samples, reals)) >= LEAST
+    floor = None
+    if enough:
+        floor = bench.remembered("class-fid", bench.parted, lambda: by_class(samples, reals)).value
+    rarest = min(_rarest(labels, len(bench.reals.classes)) for _, labels in (fake, real))
+    if rarest <= bench.extractor.dimensions:
+        bench.notes.append(
+            f"The rarest class has {rarest:,} pictures to compare, in {bench.extractor.dimensions:,} "
+            "dimensions: class-fid is biased upwards. Compare it only with figures of equal counts."
+        )
     return Figure(
         provenance=bench.provenance("class-fid", **bench.kept()),
         value=found.value,
-        real=floor.value,
-        real_counts=_halved(bench.real),
+        real=floor,
+        real_counts=bench.parted if enough else "",
         parts=found.parts or {},
     )
+
+
+def _rarest(labels: np.ndarray, classes: int) -> int:
+    """Pictures of the class that has fewest."""
+    return int(np.bincount(labels, minlength=classes).min())
 
 
 def _classification(bench: Bench) -> Figure:
@@ -523,15 +561,10 @@ def _classification(bench: Bench) -> Figure:
             details=f"resnet8,{classifier.STEPS}-steps",
         ),
         value=value,
-        real=bench.remembered("cas", half).value,
+        real=bench.remembered("cas", f"{middle} {classifier.STEPS} {bench.seed}", half).value,
         real_counts=f"{middle}/{len(rows) - middle}",
         parts=parts,
     )
-
-
-def _halved(real: Survey) -> str:
-    half = len(real.vectors) // 2
-    return f"{half}/{half}"
 
 
 METERS: dict[str, Callable[[Bench], Figure]] = {
@@ -597,10 +630,33 @@ def _needs_classes(bench: Bench) -> None:
         )
 
 
+def _needs_enough_of_each_class(bench: Bench) -> None:
+    _needs_classes(bench)
+    for pictures in (bench.fakes, bench.reals):
+        assert pictures.labels is not None
+        rarest = _rarest(pictures.labels, len(pictures.classes))
+        if rarest < LEAST:
+            raise UserError(
+                f"The rarest class has {rarest} pictures in {pictures.name}, which is too few for a "
+                "Fréchet distance.",
+                "Raise --count and --reference-count, or leave class-fid out of --metrics.",
+            )
+
+
+def _needs_patches(bench: Bench) -> None:
+    PatchCollector(bench.fakes.shape)  # refuses pictures that are smaller than a patch
+
+
+def _needs_scales(bench: Bench) -> None:
+    MsSsimPairs(bench.fakes.shape)  # refuses pictures that are smaller than its window
+
+
 _REFUSALS: dict[str, Callable[[Bench], None]] = {
     "is": _needs_classifier,
     "ppl": _needs_generator,
-    "class-fid": _needs_classes,
+    "class-fid": _needs_enough_of_each_class,
+    "swd": _needs_patches,
+    "ms-ssim": _needs_scales,
     "cas": _needs_classes,
 }
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from faussaire.core.batch import mix
 from faussaire.core.device import Device
-from faussaire.metrics.pictures import PictureSet
+from faussaire.metrics.pictures import PictureSet, shuffled_rows
 
 STEPS = 1000
 _BATCH = 128
@@ -115,7 +115,7 @@ def accuracy(
             progress(what, step + 1, STEPS)
     net.eval()
     questions = np.arange(len(exam)) if asked is None else asked
-    questions = questions[:: max(1, len(questions) // _TEST)][:_TEST]
+    questions = questions[shuffled_rows(len(questions))[:_TEST]]  # files lie class by class
     reading = _Shrunk(exam, device)
     answers = []
     with torch.no_grad():

@@ -9,12 +9,12 @@ and in eval mode, so a vector does not depend on the other pictures of its block
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from faussaire.metrics import hub, pixels, squeezenet
 from faussaire.metrics.inception import SIZE as INCEPTION_SIZE
 from faussaire.metrics.inception import Inception2015
 from faussaire.metrics.inception_fast import fast
+from faussaire.metrics.precision import full_precision
 from faussaire.metrics.resize import How, resize
 from faussaire.metrics.weights import (
     INCEPTION_2015,
@@ -99,7 +100,9 @@ class NetworkExtractor:
         mean, std: of its input, by channel: it gets (picture in [0, 1] - mean) / std. The default
             gives [-1, 1].
         resize: `clean`, `legacy` or `pytorch`.
-        weights: what tells these weights from others; made of the module's values if not given.
+        weights: what tells this extractor from others of its name; if not given, made of the module's
+            values and of size, mean and std. A plain function has no values to tell it by: its
+            figures then compare with nothing outside this object.
         device: where it runs.
         batch: pictures a call; larger blocks are cut.
 
@@ -133,7 +136,7 @@ class NetworkExtractor:
         )
         self.name = name
         self.resize: How = resize
-        self.weights = weights or (state_digest(net) if isinstance(net, nn.Module) else "unknown")
+        self.weights = weights or _told_apart(net, self._size, mean, std)
         self.batch = batch or (128 if self._kind == "cuda" else 32)
         self.dimensions, self.classes = self._probe()
 
@@ -162,7 +165,7 @@ class NetworkExtractor:
 
     def _look(self, block: Tensor) -> Features:
         """Of one block (n, H, W, C)."""
-        with torch.no_grad(), _full_precision(self._kind):
+        with torch.no_grad(), full_precision(self._kind):
             found = self._net(self._input(block.to(self._device)))
         vectors, logits = found if isinstance(found, tuple) else (found, None)
         return Features(vectors.float().cpu(), None if logits is None else logits.float().cpu())
@@ -205,6 +208,14 @@ def device_name(device: str) -> str:
     return Device.choose(device, "float32").name
 
 
+def _told_apart(net: Network, *inputs: Any) -> str:
+    """What stands for the weights of a network whose file is not known."""
+    if not isinstance(net, nn.Module):
+        return f"unknown-{os.urandom(6).hex()}"
+    whole = f"{state_digest(net)} {[[float(v) for v in values] for values in inputs]}"
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
 def on_white(pictures: Tensor) -> Tensor:
     """uint8 RGBA (N, H, W, 4) -> float32 RGB (N, H, W, 3) in whole numbers 0..255, as if saved."""
     alpha = pictures[..., 3:].float() / 255.0
@@ -220,24 +231,6 @@ def state_digest(net: nn.Module) -> str:
             value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def _full_precision(kind: str) -> Iterator[None]:
-    """Float32 as it is written: neither TF32 on GPUs, nor bf16, whatever was set for training."""
-    cpu, cudnn = torch.backends.mkldnn, torch.backends.cudnn
-    knobs = [cpu.conv, cpu.matmul]  # pyright: ignore[reportAttributeAccessIssue]
-    if kind == "cuda":
-        knobs = [cudnn.conv, torch.backends.cuda.matmul]  # pyright: ignore[reportAttributeAccessIssue]
-    before = [knob.fp32_precision for knob in knobs]
-    for knob in knobs:
-        knob.fp32_precision = "ieee"
-    try:
-        with torch.autocast(kind, enabled=False):
-            yield
-    finally:
-        for knob, value in zip(knobs, before, strict=True):
-            knob.fp32_precision = value
 
 
 def ignore(sentence: str) -> None:

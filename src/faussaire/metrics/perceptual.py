@@ -76,6 +76,8 @@ def open_perceptual(weights: Path | None = None, device: str = "cpu") -> Percept
     Raises:
         UserError: the weights cannot be had.
     """
+    if weights is not None and weights.is_file() and weights.name not in SQUEEZENET_1_1.names:
+        weights = None  # the file of another extractor
     path = obtain(SQUEEZENET_1_1, weights)
     state = read_tensors(path)
     net = squeezenet.SqueezeNet.like("1.1", state)

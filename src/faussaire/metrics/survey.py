@@ -169,11 +169,10 @@ def features_folder(
     return (cache or cache_dir()) / "features" / digest(json.dumps([REVISION, KEEP, *facts]))
 
 
-def halves(whole: Survey) -> tuple[Survey, Survey]:
-    """Two surveys of the two halves of the pictures kept, which lie in random order."""
-    middle = len(whole.vectors) // 2
+def divided(whole: Survey, first: int) -> tuple[Survey, Survey]:
+    """Surveys of the first pictures kept and of the others; they lie in random order."""
     parts = []
-    for part in (slice(0, middle), slice(middle, 2 * middle)):
+    for part in (slice(0, first), slice(first, None)):
         vectors = whole.vectors[part]
         parts.append(Survey(Moments.of(vectors), vectors, whole.rows[part], None))
     return parts[0], parts[1]

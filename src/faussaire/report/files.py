@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,4 +28,5 @@ def whole(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(error, path.parent, f"'{path.name}' could not be written") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may be no folder
+            temporary.unlink(missing_ok=True)
