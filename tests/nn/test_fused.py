@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from faussaire.core import native
 from faussaire.nn import fused, fused_kernels
 from faussaire.nn.fused import BatchNormAct2d, UpConv2d
 
@@ -212,12 +213,14 @@ def test_without_a_compiler_the_plain_form_runs(monkeypatch: pytest.MonkeyPatch)
     x = picture(4, 16, 6, 6).requires_grad_()
     monkeypatch.setenv("CXX", "/nowhere/g++")
     fused_kernels.kernels.cache_clear()
+    native.load.cache_clear()
     try:
         assert fused.kernels() is None
         assert not is_fused(norm(16, 0.2)(x))
     finally:
         monkeypatch.undo()
         fused_kernels.kernels.cache_clear()
+        native.load.cache_clear()
 
 
 @needs_kernels
