@@ -33,6 +33,11 @@ def test_ticks_and_previews_reach_tensorboard(tmp_path: Path) -> None:
                 per_second=7.0,
             )
         )
+    observer.see(
+        events.Measured(
+            examples=200, elapsed=1.0, figures={"fid[pixels,9/train]": 3.0}, best=True, seconds=1.0
+        )
+    )
     observer.see(events.PreviewDue(examples=100, elapsed=1.0))
     observer.see(events.PreviewDue(examples=150, elapsed=1.0))  # no file: nothing to show
     observer.close()
@@ -41,6 +46,8 @@ def test_ticks_and_previews_reach_tensorboard(tmp_path: Path) -> None:
     points = [(one.step, one.value) for one in read.Scalars("losses/generator.adversarial")]
     assert points == [(100, 1.0), (200, 2.0)]
     assert {"signs/D(x)", "rates/generator", "speed/per_second"} <= set(read.Tags()["scalars"])
+    (figure,) = read.Scalars("figures/fid[pixels,9/train]")
+    assert (figure.step, figure.value) == (200, 3.0)
     images = read.Images("samples")
     assert [(one.step, one.width, one.height) for one in images] == [(100, 8, 6)]
 

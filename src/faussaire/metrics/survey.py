@@ -22,7 +22,15 @@ from torch import Tensor
 
 from faussaire.core.errors import UserError
 from faussaire.core.figures import REVISION
-from faussaire.data.cache import cache_dir, locked, need_space, new_folder, read_json, writable
+from faussaire.data.cache import (
+    cache_dir,
+    locked,
+    need_space,
+    new_folder,
+    read_json,
+    sweep,
+    writable,
+)
 from faussaire.data.parallel import Progress
 from faussaire.data.source import digest
 from faussaire.metrics.extractors import Extractor
@@ -149,6 +157,7 @@ def survey_reals(
         with locked(folder.parent / f"{folder.name}.lock", progress):
             found = _load(folder)  # another process may have measured meanwhile
             if found is None:
+                sweep(folder.parent, folder.name)
                 rows = shuffled_rows(len(pictures))
                 watcher = FeatureWatcher(extractor, len(rows))
                 need_space(folder.parent, _bytes(len(rows), extractor.dimensions))

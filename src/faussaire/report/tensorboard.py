@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from faussaire.core.errors import UserError
-from faussaire.core.events import Event, PreviewDue, Started, Tick
+from faussaire.core.events import Event, Measured, PreviewDue, Started, Tick
 
 
 class TensorBoard:
@@ -44,6 +44,9 @@ class TensorBoard:
                 for name, value in values.items():
                     self._writer.add_scalar(f"{group}/{name}", value, event.examples)
             self._writer.add_scalar("speed/per_second", event.per_second, event.examples)
+        elif isinstance(event, Measured) and self._writer:
+            for name, value in event.figures.items():
+                self._writer.add_scalar(f"figures/{name}", value, event.examples)
         elif isinstance(event, PreviewDue) and self._writer:
             path = self._run / "samples" / f"{event.examples:012d}.png"
             if path.exists():
