@@ -17,13 +17,14 @@ from faussaire.core.errors import UserError
 from faussaire.core.files import require_folder
 
 if TYPE_CHECKING:
+    from faussaire.comparison import Comparison
     from faussaire.core.run import Run
     from faussaire.data.check import Check
     from faussaire.evaluation import Evaluation
     from faussaire.metrics.extractors import Extractor
     from faussaire.model import Model
 
-__all__ = ["UserError", "__version__", "check", "evaluate", "families", "load", "train"]
+__all__ = ["UserError", "__version__", "check", "compare", "evaluate", "families", "load", "train"]
 __version__ = "0.1.0"
 
 
@@ -190,6 +191,32 @@ def evaluate(
     if folder is not None:
         found.save(folder)
     return found
+
+
+def compare(
+    *runs: str | Path,
+    checkpoint: str = "latest",
+    samples: int = 0,
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> Comparison:
+    """Runs side by side: settings that differ, figures that mean the same, samples.
+
+    Args:
+        runs: two or more run folders.
+        checkpoint: of each run: `latest`, a mark such as `best`, or a number of examples.
+        samples: pictures of each run from the same latent vectors, for `write_html`.
+        seed: of the samples.
+        device: where the samples are made.
+
+    Raises:
+        UserError: fewer than two runs, or one that is none.
+    """
+    from faussaire import comparison
+
+    return comparison.compare(
+        runs, checkpoint=checkpoint, samples=samples, seed=seed, device=device
+    )
 
 
 def check(source: str | Path, *, classes: str = "auto", labels: str | Path | None = None) -> Check:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import faussaire
 from cli.commands import environment
 from faussaire.comparison import compare, listed
 from faussaire.core.errors import UserError
@@ -160,6 +161,11 @@ def test_figures_of_other_provenance_never_share_a_row(tmp_path: Path) -> None:
     assert one.differences == {"extractor": ("squeezenet1.1", "pixels")}
     assert sentence in render(found)
     assert "best</span>" not in render(found)
+
+
+def test_the_package_compares_too(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, [figure(1.0)]) for name in "ab")
+    assert faussaire.compare(a, b) == compare([a, b])
 
 
 def test_another_word_for_the_same_reference_separates_nothing(tmp_path: Path) -> None:
