@@ -61,6 +61,76 @@ def generator_wasserstein(fake: Tensor) -> Tensor:
     return -fake.mean()
 
 
+def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))]: nothing is gained beyond a margin of 1.
+
+    Lim and Ye 2017, "Geometric GAN", arXiv 1705.02894; Miyato et al. 2018, arXiv 1802.05957,
+    equation 16, negated.
+    """
+    return F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean()
+
+
+def generator_hinge(fake: Tensor) -> Tensor:
+    """-E[D(G(z))]. Miyato et al. 2018, arXiv 1802.05957, equation 17, negated."""
+    return -fake.mean()
+
+
+def discriminator_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    """E[-log sigmoid(D(x) - D(G(z)))], reals and fakes in pairs.
+
+    Jolicoeur-Martineau 2018, "The relativistic discriminator", arXiv 1807.00734, section 4; the
+    loss of R3GAN (Huang et al. 2024, arXiv 2501.05441). Every fake is judged beside a real, so no
+    generator can win by making all reals look fake.
+
+    Args:
+        real, fake: logits of the same shape, (N, ...).
+    """
+    return F.softplus(fake - real).mean()
+
+
+def generator_relativistic(real: Tensor, fake: Tensor) -> Tensor:
+    """E[-log sigmoid(D(G(z)) - D(x))]: the pairs of `discriminator_relativistic`, turned around."""
+    return F.softplus(real - fake).mean()
+
+
+def discriminator_relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
+    """Reals against the mean fake, fakes against the mean real.
+
+    -E[log sigmoid(D(x) - E D(G(z)))] - E[log(1 - sigmoid(D(G(z)) - E D(x)))]. Jolicoeur-Martineau
+    2018, arXiv 1807.00734, section 4.2 (RaSGAN); the loss of ESRGAN (Wang et al. 2018, arXiv
+    1809.00219, equation 1).
+    """
+    return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+
+
+def generator_relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
+    """The same with real and fake exchanged. Wang et al. 2018, arXiv 1809.00219, equation 2."""
+    return discriminator_relativistic_average(fake, real)
+
+
+def lecam(real: Tensor, fake: Tensor, real_level: Tensor, fake_level: Tensor) -> Tensor:
+    """E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2], for few data, without lambda.
+
+    Tseng et al. 2021, "Regularizing Generative Adversarial Networks under Limited Data", arXiv
+    2104.03310, section 3: each side's logits are drawn towards the other side's usual level, which
+    keeps a discriminator from being sure.
+
+    Args:
+        real, fake: logits.
+        real_level, fake_level: a_R and a_F, moving averages of E[D(x)] and of E[D(G(z))].
+    """
+    return (real - fake_level).square().mean() + (fake - real_level).square().mean()
+
+
+def consistency(logits: Tensor, augmented: Tensor) -> Tensor:
+    """E[(D(x) - D(T(x)))^2]: a picture is as real after an augmentation T as before.
+
+    Zhang et al. 2020, arXiv 1910.12027, on reals; Zhao et al. 2021, arXiv 2002.04724, on fakes, too
+    (bCR). Without lambda.
+    """
+    return (logits - augmented).square().mean()
+
+
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
     """E[(|grad D(x^)| - 1)^2] at points x^ between reals and fakes.
 
@@ -74,6 +144,21 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) ->
     weight = mix.view(-1, *[1] * (real.dim() - 1))
     between = torch.lerp(fake.detach(), real.detach(), weight)
     return (_gradient(critic, between).flatten(1).norm(dim=1) - 1.0).square().mean()
+
+
+def dragan_penalty(critic: Critic, real: Tensor, noise: Tensor) -> Tensor:
+    """E[(|grad D(x + delta)| - 1)^2] around reals alone.
+
+    Kodali et al. 2017, "On Convergence and Stability of GANs", arXiv 1705.07215, section 3, without
+    lambda and with k = 1.
+
+    Args:
+        critic: gives logits, (N,).
+        real: (N, ...).
+        noise: delta, of the same shape.
+    """
+    at = real.detach() + noise.detach()
+    return (_gradient(critic, at).flatten(1).norm(dim=1) - 1.0).square().mean()
 
 
 def zero_centred_penalty(critic: Critic, samples: Tensor) -> Tensor:

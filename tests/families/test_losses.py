@@ -72,3 +72,62 @@ def test_penalties_are_second_order():
         )
 
     assert torch.autograd.gradcheck(value, (net[0].weight,))
+
+
+def test_hinge_stops_at_its_margin():
+    real = torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    fake = torch.tensor([-3.0, 0.0], dtype=torch.float64, requires_grad=True)
+    loss = losses.discriminator_hinge(real, fake)
+    assert loss.item() == pytest.approx((0 + 0.5 + 2) / 3 + (0 + 1) / 2)
+    of_real, of_fake = torch.autograd.grad(loss, (real, fake))
+    assert of_real.tolist() == pytest.approx([0, -1 / 3, -1 / 3])
+    assert of_fake.tolist() == pytest.approx([0, 0.5])
+    assert losses.generator_hinge(fake).item() == pytest.approx(1.5)
+
+
+def test_relativistic_losses_see_only_differences():
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 7).double()
+    for loss in (
+        losses.discriminator_relativistic,
+        losses.generator_relativistic,
+        losses.discriminator_relativistic_average,
+        losses.generator_relativistic_average,
+    ):
+        torch.testing.assert_close(loss(real, fake), loss(real + 5.0, fake + 5.0))
+    paired = -torch.log(torch.sigmoid(real - fake)).mean()
+    torch.testing.assert_close(losses.discriminator_relativistic(real, fake), paired)
+    torch.testing.assert_close(losses.generator_relativistic(fake, real), paired)
+    average = (
+        -torch.log(torch.sigmoid(real - fake.mean())).mean()
+        - torch.log(1 - torch.sigmoid(fake - real.mean())).mean()
+    )
+    torch.testing.assert_close(losses.discriminator_relativistic_average(real, fake), average)
+    torch.testing.assert_close(losses.generator_relativistic_average(fake, real), average)
+
+
+def test_lecam_draws_each_side_to_the_level_of_the_other():
+    real, fake = torch.tensor([3.0, 1.0]), torch.tensor([-2.0])
+    found = losses.lecam(real, fake, torch.tensor(2.0), torch.tensor(-1.0))
+    assert found.item() == pytest.approx((16 + 4) / 2 + 16)
+    level = torch.tensor(0.5)
+    assert losses.lecam(level.expand(4), level.expand(4), level, level).item() == 0
+
+
+def test_consistency_is_the_squared_difference():
+    assert losses.consistency(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).item() == 2.5
+
+
+def test_dragan_looks_around_the_reals():
+    torch.manual_seed(0)
+    seen = []
+
+    def judge(points):
+        seen.append(points.detach())
+        return points.square().sum(dim=1)  # whose gradient is 2 x
+
+    real, noise = torch.randn(5, 3).double(), torch.randn(5, 3).double()
+    found = losses.dragan_penalty(judge, real, noise)
+    torch.testing.assert_close(seen[0], real + noise)
+    expected = ((2 * (real + noise)).norm(dim=1) - 1).square().mean()
+    torch.testing.assert_close(found, expected)
