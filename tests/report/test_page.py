@@ -211,7 +211,9 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     assert links.tags.count("script") == 1
     assert "<script>alert" not in page
     assert "onerror=alert(2)>" not in page
-    assert "7006652" not in re.sub(r"base64,[^\"]+", "", page).split("<header>")[1].split("</h1>")[0]
+    assert (
+        "7006652" not in re.sub(r"base64,[^\"]+", "", page).split("<header>")[1].split("</h1>")[0]
+    )
 
 
 def test_previews_are_chosen_evenly(tmp_path: Path) -> None:
