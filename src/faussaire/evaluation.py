@@ -35,7 +35,7 @@ from faussaire.data.scan import scan
 from faussaire.data.source import Source
 from faussaire.data.sources import open_source
 from faussaire.families import load_family
-from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench
+from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench, rarest
 from faussaire.metrics.extractors import Extractor, open_extractor
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
@@ -199,12 +199,7 @@ def evaluate_run(
         reals,
         options,
         device=model.device,
-        circumstances={
-            "run": run.path.name,
-            "checkpoint": f"{model.examples:012d}",
-            "examples": model.examples,
-            "dataset": trained_on or "",
-        },
+        circumstances=_place(run, model.examples, trained_on or ""),
         progress=progress,
         note=note,
     )
@@ -428,7 +423,7 @@ def usual_metrics(bench: Bench) -> tuple[str, ...]:
         chosen.remove("authenticity")  # copies are copies of the training pictures
     if bench.fits("class-fid"):
         labels = (p.labels for p in (bench.fakes, bench.reals) if p.labels is not None)
-        if min(int(np.bincount(some).min()) for some in labels) >= _EACH_CLASS:
+        if min(rarest(some, len(bench.reals.classes)) for some in labels) >= _EACH_CLASS:
             chosen.add("class-fid")
     return tuple(name for name in METRICS if name in chosen)
 
@@ -454,6 +449,17 @@ def _classes_of(source: str, trained: str) -> str:
     folder = Path(source)
     flat = folder.is_dir() and not any(path.is_dir() for path in folder.iterdir())
     return "auto" if trained == "folders" and (flat or not folder.is_dir()) else trained
+
+
+def _place(run: Run, examples: int, dataset: str) -> dict[str, Any]:
+    """Where in which run samples were made, as figures store it."""
+    checkpoint = f"{examples:012d}"
+    return {
+        "run": run.path.name,
+        "checkpoint": checkpoint,
+        "examples": examples,
+        "dataset": dataset,
+    }
 
 
 def _split(source: str) -> str:
@@ -517,7 +523,7 @@ class Evaluator:
             )
             bench.refuse(names)
             if extractor is not None:
-                bench.real_parts  # noqa: B018  (measured now, and kept in the cache)
+                bench.real  # noqa: B018  (measured now, and kept in the cache)
 
     @property
     def extractor(self) -> str:
@@ -562,12 +568,7 @@ class Evaluator:
             self._reals,
             self._options,
             device=self._state.device,
-            circumstances={
-                "run": self._run.path.name,
-                "checkpoint": f"{examples:012d}",
-                "examples": examples,
-                "dataset": self._reals.key,
-            },
+            circumstances=_place(self._run, examples, self._reals.key),
             progress=progress,
         )
         return found.figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,8 +253,9 @@ def _farewell(run_folder: Run) -> None:
     """Where everything is, and what to do with it."""
     path = run_folder.path
     word = shlex.quote(str(path))
-    marks = path / "checkpoints" / "marks.json"
-    best = int(json.loads(marks.read_text()).get("best", -1)) if marks.exists() else -1
+    from faussaire.core.checkpoint import Checkpoints  # imports torch, as training has done
+
+    best = int(Checkpoints(run_folder.checkpoints).marks().get("best", -1))
     better = 0 <= best < max(run_folder.saved(), default=0)
     for line in (
         f"\nDone. Look at {path / 'report.html'}",

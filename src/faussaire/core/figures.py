@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from faussaire.core.errors import UserError, nearest
-from faussaire.core.files import write_error
+from faussaire.core.files import end_last_line, write_error
 
 #: Grows when the definition of a figure changes, so that old and new ones are not compared.
 REVISION = 1
@@ -375,10 +375,7 @@ def append_figures(path: Path, figures: Sequence[Figure]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
-            if file.seek(0, os.SEEK_END) > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    text = "\n" + text
+            end_last_line(file)
             file.write(text.encode())
             os.fsync(file.fileno())
     except OSError as error:

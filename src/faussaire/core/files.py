@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_bytes
@@ -42,6 +43,18 @@ def require_folder(path: Path) -> None:
     probe = path / ".probe"
     replace_file(probe, "")
     probe.unlink()
+
+
+def end_last_line(file: BinaryIO) -> None:
+    """End a line that a killed process left half written, so that what is appended stays whole.
+
+    Args:
+        file: open for reading and appending, unbuffered.
+    """
+    if file.seek(0, os.SEEK_END) > 0:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.write(b"\n")
 
 
 def write_error(error: OSError, folder: Path, what: str) -> UserError:

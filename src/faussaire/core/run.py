@@ -30,7 +30,7 @@ from faussaire import __version__
 from faussaire.core.config import read_yaml, write_yaml
 from faussaire.core.errors import UserError
 from faussaire.core.events import Event
-from faussaire.core.files import replace_file, write_error
+from faussaire.core.files import end_last_line, replace_file, write_error
 
 
 class Run:
@@ -177,16 +177,9 @@ class EventFile:
         try:
             # Unbuffered: each line reaches the system whole, and closing has nothing left to write.
             self._file = path.open("a+b", buffering=0)
-            self._mend()
+            end_last_line(self._file)
         except OSError as error:
             raise write_error(error, path.parent, "The events file cannot be opened") from error
-
-    def _mend(self) -> None:
-        """A process killed while writing leaves half a line: end it, so that ours stays whole."""
-        if self._file.seek(0, os.SEEK_END) > 0:
-            self._file.seek(-1, os.SEEK_END)
-            if self._file.read(1) != b"\n":
-                self._file.write(b"\n")
 
     def see(self, event: Event) -> None:
         try:

@@ -46,8 +46,10 @@ from faussaire.metrics.swd import PatchCollector, sliced_wasserstein
 
 #: Fewer pictures than this give no figure at all: their distances are chance.
 LEAST = 10
-_PATCH_PICTURES = {"cpu": 4_096}  # elsewhere as many as in the paper:
-_PATCH_PICTURES_PAPER = 16_384
+_PATCHED, _PATCHED_CPU = (
+    16_384,
+    4_096,
+)  # pictures that patches are taken of; the first is the paper's
 _PAIRS = 5_000
 _PATHS = 10_000
 _SUBSET = 1_000
@@ -192,7 +194,7 @@ class Bench:
     @property
     def patched(self) -> int:
         """Pictures that patches are taken of."""
-        return _PATCH_PICTURES.get(self.device.kind, _PATCH_PICTURES_PAPER)
+        return _PATCHED_CPU if self.device.kind == "cpu" else _PATCHED
 
     @cached_property
     def fake_pairs(self) -> MsSsimPairs:
@@ -507,14 +509,14 @@ def _class_fid(bench: Bench) -> Figure:
     real = (bench.real, real_labels[bench.real.rows])
     found = by_class(fake, real)
     samples, reals = ((part, real_labels[part.rows]) for part in bench.real_parts)
-    enough = min(_rarest(part[1], len(bench.reals.classes)) for part in (samples, reals)) >= LEAST
+    enough = min(rarest(part[1], len(bench.reals.classes)) for part in (samples, reals)) >= LEAST
     floor = None
     if enough:
         floor = bench.remembered("class-fid", bench.parted, lambda: by_class(samples, reals)).value
-    rarest = min(_rarest(labels, len(bench.reals.classes)) for _, labels in (fake, real))
-    if rarest <= bench.extractor.dimensions:
+    fewest = min(rarest(labels, len(bench.reals.classes)) for _, labels in (fake, real))
+    if fewest <= bench.extractor.dimensions:
         bench.notes.append(
-            f"The rarest class has {rarest:,} pictures to compare, in {bench.extractor.dimensions:,} "
+            f"The rarest class has {fewest:,} pictures to compare, in {bench.extractor.dimensions:,} "
             "dimensions: class-fid is biased upwards. Compare it only with figures of equal counts."
         )
     return Figure(
@@ -526,7 +528,7 @@ def _class_fid(bench: Bench) -> Figure:
     )
 
 
-def _rarest(labels: np.ndarray, classes: int) -> int:
+def rarest(labels: np.ndarray, classes: int) -> int:
     """Pictures of the class that has fewest."""
     return int(np.bincount(labels, minlength=classes).min())
 
@@ -634,10 +636,10 @@ def _needs_enough_of_each_class(bench: Bench) -> None:
     _needs_classes(bench)
     for pictures in (bench.fakes, bench.reals):
         assert pictures.labels is not None
-        rarest = _rarest(pictures.labels, len(pictures.classes))
-        if rarest < LEAST:
+        fewest = rarest(pictures.labels, len(pictures.classes))
+        if fewest < LEAST:
             raise UserError(
-                f"The rarest class has {rarest} pictures in {pictures.name}, which is too few for a "
+                f"The rarest class has {fewest} pictures in {pictures.name}, which is too few for a "
                 "Fréchet distance.",
                 "Raise --count and --reference-count, or leave class-fid out of --metrics.",
             )
