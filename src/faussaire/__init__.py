@@ -34,6 +34,7 @@ def train(
     *,
     out: str | Path | None = None,
     preset: str | None = None,
+    size: Literal["tiny", "small", "base", "large"] | None = None,
     config: Mapping[str, Any] | str | Path | None = None,
     allow_changes: bool = False,
     quiet: bool = False,
@@ -46,6 +47,7 @@ def train(
         source: a folder of pictures, an archive, array or table, `hf:owner/name`, or `digits`.
         out: the run's folder; None: a new one under `runs/`.
         preset: a named set of settings of the family.
+        size: how large the networks are, underneath a preset.
         config: settings underneath the keywords: a mapping, or a YAML file.
         allow_changes: continue an existing run although settings or data have changed.
         quiet: print nothing.
@@ -64,8 +66,8 @@ def train(
     model = load_family(family).Config
     layer = config if isinstance(config, Mapping) else read_yaml(Path(config)) if config else {}
     stored = Run(out).config_of(family) if out is not None else {}
-    presets = training.preset_values(family, preset)
-    resolved = resolve(family, str(source), model, stored, presets, layer, settings)
+    below = training.layers(family, stored, preset=preset, size=size)
+    resolved = resolve(family, str(source), model, *below, layer, settings)
     run = Run(out) if out is not None else training.free_run(resolved)
     return training.run_settings(
         resolved,

@@ -548,7 +548,7 @@ class Evaluator:
         if self._measured(examples):
             return None
         try:
-            with self._state.sampling() as family:
+            with self._state.sampling(settle=True) as family:
                 figures = self._measure(family, examples)
             best = self._is_best(figures[0])
         except _GivenUp:

@@ -2,19 +2,24 @@
 
 Logits are what a discriminator gives before any sigmoid, (N,) or (N, 1, h, w) for patches: positive
 means real. Each function returns a scalar to be lowered, a mean over all logits.
+
+`GAMES` has the losses as pairs by name. Penalties take samples as (N, ...), or as a tuple of such
+tensors where a critic looks at several at once (the scales of a picture): norms are then over all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faussaire.core.device import precise
+from faussaire.core.device import differentiable_twice
 
-Critic = Callable[[Tensor], Tensor]
+Samples = Tensor | tuple[Tensor, ...]
+Critic = Callable[[Samples], Tensor]
 
 
 def discriminator_minimax(real: Tensor, fake: Tensor) -> Tensor:
@@ -131,7 +136,7 @@ def consistency(logits: Tensor, augmented: Tensor) -> Tensor:
     return (logits - augmented).square().mean()
 
 
-def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+def gradient_penalty(critic: Critic, real: Samples, fake: Samples, mix: Tensor) -> Tensor:
     """E[(|grad D(x^)| - 1)^2] at points x^ between reals and fakes.
 
     Gulrajani et al. 2017, arXiv 1704.00028, equation 3 without lambda.
@@ -141,12 +146,15 @@ def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, mix: Tensor) ->
         real, fake: (N, ...).
         mix: (N,) uniform in [0, 1]: the epsilon of each sample.
     """
-    weight = mix.view(-1, *[1] * (real.dim() - 1))
-    between = torch.lerp(fake.detach(), real.detach(), weight)
-    return (_gradient(critic, between).flatten(1).norm(dim=1) - 1.0).square().mean()
+    between = tuple(
+        torch.lerp(two.detach(), one.detach(), mix.view(-1, *[1] * (one.dim() - 1)))
+        for one, two in zip(_parts(real), _parts(fake), strict=True)
+    )
+    at = between if isinstance(real, tuple) else between[0]
+    return (_gradients(critic, at)[1].norm(dim=1) - 1.0).square().mean()
 
 
-def dragan_penalty(critic: Critic, real: Tensor, noise: Tensor) -> Tensor:
+def dragan_penalty(critic: Critic, real: Samples, noise: Samples) -> Tensor:
     """E[(|grad D(x + delta)| - 1)^2] around reals alone.
 
     Kodali et al. 2017, "On Convergence and Stability of GANs", arXiv 1705.07215, section 3, without
@@ -157,11 +165,14 @@ def dragan_penalty(critic: Critic, real: Tensor, noise: Tensor) -> Tensor:
         real: (N, ...).
         noise: delta, of the same shape.
     """
-    at = real.detach() + noise.detach()
-    return (_gradient(critic, at).flatten(1).norm(dim=1) - 1.0).square().mean()
+    around = tuple(
+        one.detach() + two.detach() for one, two in zip(_parts(real), _parts(noise), strict=True)
+    )
+    at = around if isinstance(real, tuple) else around[0]
+    return (_gradients(critic, at)[1].norm(dim=1) - 1.0).square().mean()
 
 
-def zero_centred_penalty(critic: Critic, samples: Tensor) -> Tensor:
+def zero_centred_penalty(critic: Critic, samples: Samples) -> Tensor:
     """1/2 E[|grad D(x)|^2]: R1 on real samples, R2 on fakes, without gamma.
 
     Mescheder et al. 2018, arXiv 1801.04406, equations 9 and 10. The norm sums over all dimensions of
@@ -171,12 +182,61 @@ def zero_centred_penalty(critic: Critic, samples: Tensor) -> Tensor:
         critic: gives logits, (N,).
         samples: (N, ...).
     """
-    return 0.5 * _gradient(critic, samples.detach()).square().flatten(1).sum(dim=1).mean()
+    return judged_with_penalty(critic, samples)[1]
 
 
-def _gradient(critic: Critic, at: Tensor) -> Tensor:
-    """The critic's gradient at each sample, differentiable itself."""
-    at = at.requires_grad_(True)
-    with precise():
-        (gradient,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
-    return gradient
+def judged_with_penalty(critic: Critic, samples: Samples) -> tuple[Tensor, Tensor]:
+    """D(x), (N,), and `zero_centred_penalty` there: where both are needed, one forward gives both."""
+    logits, gradients = _gradients(critic, samples)
+    return logits, 0.5 * gradients.square().sum(dim=1).mean()
+
+
+def _parts(samples: Samples) -> tuple[Tensor, ...]:
+    return samples if isinstance(samples, tuple) else (samples,)
+
+
+def _gradients(critic: Critic, samples: Samples) -> tuple[Tensor, Tensor]:
+    """Logits, and the critic's gradient at each sample as a row, (N, D); both differentiable."""
+    leaves = tuple(part.detach().requires_grad_(True) for part in _parts(samples))
+    with differentiable_twice():
+        logits = critic(leaves if isinstance(samples, tuple) else leaves[0])
+        gradients = torch.autograd.grad(logits.sum(), leaves, create_graph=True)
+    rows = [gradient.flatten(1) for gradient in gradients]
+    return logits, torch.cat(rows, dim=1) if len(rows) > 1 else rows[0]
+
+
+@dataclass(frozen=True)
+class Game:
+    """A discriminator's loss and the generator's answer.
+
+    Attributes:
+        discriminator: of logits (real, fake).
+        generator: of logits (real, fake); only a relativistic one looks at the first.
+        relativistic: whether the generator's loss needs D(x).
+        probability: whether the sigmoid of a logit is D's probability that the sample is real.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    relativistic: bool = False
+    probability: bool = False
+
+
+def _of_fakes(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda real, fake: loss(fake)
+
+
+GAMES: dict[str, Game] = {
+    "nonsaturating": Game(
+        discriminator_minimax, _of_fakes(generator_nonsaturating), probability=True
+    ),
+    "minimax": Game(discriminator_minimax, _of_fakes(generator_minimax), probability=True),
+    "least-squares": Game(discriminator_least_squares, _of_fakes(generator_least_squares)),
+    "wasserstein": Game(critic_wasserstein, _of_fakes(generator_wasserstein)),
+    "hinge": Game(discriminator_hinge, _of_fakes(generator_hinge)),
+    "relativistic": Game(discriminator_relativistic, generator_relativistic, relativistic=True),
+    "relativistic-average": Game(
+        discriminator_relativistic_average, generator_relativistic_average, relativistic=True
+    ),
+}
+"""The losses by name: what the setting `loss` of the image families chooses from."""

@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from faussaire.core.batch import RowDraws
+from faussaire.core.batch import RowDraws, mix
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.config import resolve
 from faussaire.core.device import Device, DeviceName
 from faussaire.core.errors import UserError, nearest
 from faussaire.core.family import Family, Pictures
 from faussaire.core.run import Run
-from faussaire.core.state import load_nets
+from faussaire.core.state import load_nets, settling_draws
 from faussaire.families import load_family
 from faussaire.report import pictures
 
@@ -47,7 +47,9 @@ class Model:
         count: int = 16,
         *,
         seed: int = 0,
+        seeds: Sequence[int] | None = None,
         label: str | int | Sequence[int] | None = None,
+        truncation: float | None = None,
         start: int = 0,
     ) -> Tensor:
         """Pictures as float32 (count, C, H, W) in [0, 1], on the CPU.
@@ -57,21 +59,27 @@ class Model:
         Args:
             count: how many.
             seed: names an endless sequence of pictures.
+            seeds: the first picture of each of these seeds, in place of count, seed and start.
             label: a class by name or number for all, or a number for each; None: drawn at random.
+            truncation: less variety for more typical samples: stylegan2 goes this share of the way
+                from its mean picture, other families keep latent numbers within it.
             start: where in the sequence to begin.
 
         Raises:
             UserError: the model has no such class, or no classes.
         """
-        if count < 1:
-            raise UserError(f"{count} samples are none.", "Ask for at least one.")
-        labels = self.labels(label, count)
+        rows = [(seed, start + row) for row in range(count)]
+        if seeds is not None:
+            rows = [(each, 0) for each in seeds]
+        if not rows:
+            raise UserError("No samples were asked for.", "Ask for at least one.")
+        labels = self.labels(label, len(rows))
         parts = []
-        for first in range(0, count, _BATCH):
-            size = min(_BATCH, count - first)
-            draws = RowDraws.counted(seed, size, start=start + first, device=self.device.name)
-            chosen = None if labels is None else labels[first : first + size]
-            parts.append(self._run(draws, chosen, None))
+        for first in range(0, len(rows), _BATCH):
+            some = rows[first : first + _BATCH]
+            draws = RowDraws([mix(*row) for row in some], device=self.device.name)
+            chosen = None if labels is None else labels[first : first + _BATCH]
+            parts.append(self._run(draws, chosen, None, truncation))
         return torch.cat(parts)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -96,10 +104,16 @@ class Model:
         return found
 
     @torch.no_grad()
-    def _run(self, draws: RowDraws, labels: Tensor | None, latents: Tensor | None) -> Tensor:
+    def _run(
+        self,
+        draws: RowDraws,
+        labels: Tensor | None,
+        latents: Tensor | None,
+        truncation: float | None = None,
+    ) -> Tensor:
         if labels is not None:
             labels = labels.to(self.device.name)
-        images = self.family.sample(draws, labels=labels, latents=latents)
+        images = self.family.sample(draws, labels=labels, latents=latents, truncation=truncation)
         return images.clamp(-1.0, 1.0).add(1.0).div(2.0).float().cpu()
 
     def pictures(self, count: int = 16, **how: Any) -> list[Image.Image]:
@@ -170,4 +184,6 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     place = Device.choose(device, "auto")
     for net in family.nets.values():
         place.prepare(net.eval())
+    with torch.no_grad():
+        family.settle(settling_draws(place.name))
     return Model(family, spec, int(record["examples"]), place)

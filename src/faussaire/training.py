@@ -372,21 +372,36 @@ def _model_settings(settings: Settings) -> dict[str, Any]:
 # ---- For Python ----
 
 
-def preset_values(family: str, preset: str | None) -> dict[str, Any]:
-    """The settings of a preset; empty for none.
+def layers(
+    family: str, stored: Mapping[str, Any], *, preset: str | None = None, size: str | None = None
+) -> list[Mapping[str, Any]]:
+    """What lies under a user's own settings, lowest first.
+
+    The family's defaults of training settings, an existing run's settings, a size, a preset.
 
     Raises:
-        UserError: the family has no such preset.
+        UserError: the family has no such preset or size.
     """
-    if preset is None:
+    kind = load_family(family)
+    chosen = [
+        _named(family, what, name, known)
+        for what, name, known in (("size", size, kind.sizes), ("preset", preset, kind.presets))
+    ]
+    return [kind.training, stored, *chosen]
+
+
+def _named(
+    family: str, what: str, name: str | None, known: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any]:
+    """The settings that a name stands for; none without a name."""
+    if name is None:
         return {}
-    presets = load_family(family).presets
-    if preset not in presets:
+    if name not in known:
         raise UserError(
-            f"{family} has no preset '{preset}'.{nearest(preset, presets)}",
-            f"It has: {', '.join(presets) or 'none'}.",
+            f"{family} has no {what} '{name}'.{nearest(name, known)}",
+            f"It has: {', '.join(known) or 'none'}.",
         )
-    return dict(presets[preset])
+    return known[name]
 
 
 def free_run(settings: Settings) -> Run:

@@ -96,6 +96,22 @@ FAMILIES = [
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
     _family("dcgan", width=8),
     _family("dcgan", width=8, conditional=True),
+    # The game's settings, all of which every image family has.
+    _family("dcgan", width=8, loss="relativistic", r1=0.1, r2=0.1, augment="diffaugment"),
+    _family(
+        "dcgan",
+        width=8,
+        loss="hinge",
+        r1=1.0,
+        penalty_every=4,
+        augment="ada",
+        ada_span=100.0,
+        lecam=0.3,
+        consistency=1.0,
+        drift=0.001,
+        lr_decay="linear",
+    ),
+    _family("dcgan", width=8, loss="wasserstein", gradient_penalty=1.0, dragan=1.0, critic_steps=2),
 ]
 CASES = [
     *FAMILIES,

@@ -83,7 +83,7 @@ def test_labels_reach_both_players():
     generator, discriminator = family.nets.values()
     z = torch.randn(1, 100).expand(3, -1)
     x = torch.randn(1, 1, 16, 16).expand(3, -1, -1, -1)
-    made = generator.eval()(z, torch.arange(3))
-    judged = discriminator.eval()(x, torch.arange(3))
+    made = generator.eval()(z, torch.eye(3))
+    judged = discriminator.eval()(x, torch.eye(3))
     assert not torch.allclose(made[0], made[1])
     assert len(set(judged.tolist())) == 3

@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     family, source = str(stored.get("family")), str(stored.get("source"))
     if words and not words[0].startswith("-"):
         source = words.pop(0)
-    for flag in ("--out", "--config", "--preset"):
+    for flag in ("--out", "--config", "--preset", "--size"):
         if any(word.partition("=")[0] == flag for word in words):
             raise UserError(
                 f"faussaire resume takes no {flag}: a run has a folder and settings of its own.",

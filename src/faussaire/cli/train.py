@@ -26,6 +26,8 @@ class Command:
     Attributes:
         out: the run's folder; None: a new one under runs/. An existing run is continued.
         config: a YAML file of settings, underneath the flags.
+        size: how large the networks are: tiny, small, base or large, underneath a preset; None: the
+            family's defaults.
         preset: a named set of settings of the family, underneath file and flags.
         processes: train with so many processes on this machine: GPUs, or shares of the CPU.
         tensorboard: also write TensorBoard files into the run (extra `tensorboard`).
@@ -36,6 +38,7 @@ class Command:
 
     out: Path | None = None
     config: Path | None = None
+    size: str | None = None
     preset: str | None = None
     processes: int = 1
     tensorboard: bool = False
@@ -67,7 +70,10 @@ def run(arguments: list[str]) -> int:
         )
     # In an existing run, what the user does not say stays as the run has it.
     stored = Run(known["out"]).config_of(family) if known.get("out") else {}
-    below = [stored, preset_layer(family, known.get("preset")), layer]
+    from faussaire.training import layers
+
+    chosen = {name: known.get(name) for name in ("preset", "size")}
+    below = [*layers(family, stored, **chosen), layer]
     settings, command = _parse(family, str(source or "SOURCE"), words, below)
     return start(settings, command, ["train", *arguments])
 
@@ -134,24 +140,15 @@ def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | Non
 
 
 def _peek(words: list[str]) -> dict[str, str]:
-    """--config, --preset and --out: what lies underneath the flags is known before they are read."""
+    """What lies underneath the flags, and so must be known before they are read."""
     found = {}
     for index, word in enumerate(words):
-        for name in ("config", "preset", "out"):
+        for name in ("config", "preset", "size", "out"):
             if word == f"--{name}" and index + 1 < len(words):
                 found[name] = words[index + 1]
             elif word.startswith(f"--{name}="):
                 found[name] = word.partition("=")[2]
     return found
-
-
-def preset_layer(family: str, preset: str | None) -> dict[str, Any]:
-    """The settings of a preset, torch being imported only where one is asked for."""
-    if preset is None:
-        return {}
-    from faussaire.training import preset_values
-
-    return preset_values(family, preset)
 
 
 def _parse(

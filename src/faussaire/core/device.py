@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -27,19 +27,29 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bfloat16", "float32"]
 
 _precise: ContextVar[bool] = ContextVar("precise", default=False)
+_eager: ContextVar[bool] = ContextVar("eager", default=False)
 
 
 @contextmanager
-def precise() -> Iterator[None]:
-    """Within it, prepared nets run in eager float32: for penalties, which differentiate twice.
-
-    A compiled net has no second derivative, and bf16 is too coarse for a gradient's norm.
-    """
-    token = _precise.set(True)
+def _within(flag: ContextVar[bool]) -> Iterator[None]:
+    token = flag.set(True)
     try:
         yield
     finally:
-        _precise.reset(token)
+        flag.reset(token)
+
+
+def precise() -> AbstractContextManager[None]:
+    """Within it, prepared nets run in eager float32: for measurements finer than bf16's 8 bits."""
+    return _within(_precise)
+
+
+def differentiable_twice() -> AbstractContextManager[None]:
+    """Within it, prepared nets run eagerly in the run's precision: for penalties on gradients.
+
+    A compiled net has no second derivative.
+    """
+    return _within(_eager)
 
 
 def cpu_has_bfloat16() -> bool:
@@ -155,8 +165,9 @@ class Device:
             if _precise.get():
                 with torch.autocast(self.kind, enabled=False):
                     return plain(module, *args, **kwargs)
+            run = plain if _eager.get() else fast
             with torch.autocast(self.kind, dtype=torch.bfloat16, enabled=lowered):
-                out = fast(module, *args, **kwargs)
+                out = run(module, *args, **kwargs)
             return pytree.tree_map_only(Tensor, _to_float32, out)
 
         # A bound method, not a closure over the net: a deep copy of the net then runs its own weights.

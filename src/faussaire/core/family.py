@@ -26,17 +26,24 @@ class Pictures:
         channels: 1 (grey), 3 (RGB) or 4 (RGBA).
         height, width: pixels.
         classes: class names in the order of their label numbers; empty where there are no labels.
+        vector: length of the vector that describes each picture in place of a class; 0: none.
     """
 
     channels: int
     height: int
     width: int
     classes: tuple[str, ...] = ()
+    vector: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.height, self.width
+
+    @property
+    def condition_size(self) -> int:
+        """Numbers in a condition: one for each class, or those of a vector."""
+        return len(self.classes) or self.vector
 
 
 ConfigT = TypeVar("ConfigT")
@@ -48,7 +55,9 @@ class Family(Generic[ConfigT]):
     Class attributes:
         Config: frozen dataclass of the family's own settings.
         modality: which data feed it (`pictures`).
-        presets: settings by preset name, over the defaults; `training` settings may be among them.
+        presets: settings by preset name, over the defaults; training settings may be among them.
+        sizes: settings by `--size` (tiny, small, base, large), underneath a preset.
+        training: the family's own defaults of training settings, such as its batch.
         averaged: nets that samples are made with by their moving average.
         half_life: of the averages in examples, where the user does not say.
         least_side: pictures smaller than this are enlarged, unless a resolution is asked for.
@@ -63,6 +72,8 @@ class Family(Generic[ConfigT]):
     Config: ClassVar[type]
     modality: ClassVar[str] = "pictures"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    training: ClassVar[Mapping[str, Any]] = {}
     averaged: ClassVar[tuple[str, ...]] = ()
     half_life: ClassVar[float] = 10_000.0
     least_side: ClassVar[int] = 1
@@ -85,16 +96,29 @@ class Family(Generic[ConfigT]):
         return None
 
     def sample(
-        self, draws: Draws, *, labels: Tensor | None = None, latents: Tensor | None = None
+        self,
+        draws: Draws,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
     ) -> Tensor:
         """Samples in the form of the data: pictures are (N, C, H, W) in [-1, 1].
 
         Args:
             draws: randomness for N rows; each row depends on its own draws alone.
-            labels: (N,) int64 class numbers, for a class-conditional family.
+            labels: (N,) int64 class numbers, or (N, K) vectors, for a conditional family.
             latents: (N, ...) to use in place of `latents(draws)`.
+            truncation: less variety for more typical samples; None: the whole distribution. What
+                the number means is the family's to say.
         """
         raise NotImplementedError
+
+    def settle(self, draws: Draws) -> None:
+        """Get finished nets ready to sample with, once: BigGAN's standing statistics, say.
+
+        Called on a view with averaged nets in evaluation mode, before measuring and after loading.
+        """
 
     def extra_state(self) -> dict[str, Tensor]:
         """State outside the nets (an image pool, a controller), equal on every process."""

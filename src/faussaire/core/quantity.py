@@ -28,6 +28,22 @@ def parse_count(text: str | float, least: int = 1) -> int:
     raise UserError(f"'{text}' is not a number of examples.", "Write it as 5000, 200k or 1.5M.")
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Seeds from a list of numbers and ranges, both ends included: `"0-3,7"` -> [0, 1, 2, 3, 7].
+
+    Raises:
+        UserError: not such a list, or more than 100,000 seeds.
+    """
+    found: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not 0 <= last - first < 100_000 - len(found):
+            raise UserError(f"'{text}' is not a list of seeds.", "Write it as 0-31 or 3,7,100-103.")
+        found += range(first, last + 1)
+    return found
+
+
 def parse_duration(text: str | float) -> float:
     """Seconds: `"90s"` -> 90.0, `"10m"` -> 600.0, `"1h30m"` -> 5400.0; a bare number is seconds.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from faussaire.core.average import Average
+from faussaire.core.batch import RowDraws, mix
 from faussaire.core.clock import Clock
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
@@ -88,15 +89,29 @@ class State:
         return self.family.with_nets(self.average.nets)
 
     @contextmanager
-    def sampling(self) -> Iterator[Family[Any]]:
-        """The sampler with every net in evaluation mode and without gradients; all is put back."""
+    def sampling(self, *, settle: bool = False) -> Iterator[Family[Any]]:
+        """The sampler with every net in evaluation mode and without gradients; all is put back.
+
+        Args:
+            settle: get it ready as a finished model would be (`Family.settle`): for measuring.
+        """
+        kept = {
+            name: [buffer.clone() for buffer in net.buffers()]
+            for name, net in (self.average.nets.items() if settle else ())
+        }
         modes = {name: net.training for name, net in self.family.nets.items()}
         for net in self.family.nets.values():
             net.eval()
         try:
             with torch.no_grad():
-                yield self.sampler()
+                family = self.sampler()
+                if settle:
+                    family.settle(settling_draws(self.device.name))
+                yield family
         finally:
+            for name, buffers in kept.items():
+                for buffer, value in zip(self.average.nets[name].buffers(), buffers, strict=True):
+                    buffer.copy_(value)
             for name, net in self.family.nets.items():
                 net.train(modes[name])
 
@@ -158,6 +173,11 @@ class State:
             "total": self.clock.total,
             "elapsed": self.elapsed,
         }
+
+
+def settling_draws(device: str) -> RowDraws:
+    """The randomness of `Family.settle`: the same wherever a model is made ready."""
+    return RowDraws.counted(mix("settle"), 64, device=device)
 
 
 def load_nets(nets: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:

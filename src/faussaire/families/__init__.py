@@ -63,18 +63,25 @@ def describe(name: str) -> Entry:
     module, attribute = _find(name)
     tree = ast.parse(files("faussaire.families").joinpath(f"{module}.py").read_text("utf-8"))
     text = ast.get_docstring(tree) or ""
-    configs = [
-        node
-        for node in tree.body
-        if isinstance(node, ast.ClassDef) and node.name == f"{attribute}Config"
-    ]
-    fields = tuple(
-        item.target.id
-        for config in configs
+    config = _class(tree, f"{attribute}Config")
+    fields = _fields(config)
+    if any(isinstance(base, ast.Name) and base.id == "GameConfig" for base in config.bases):
+        game = ast.parse(files("faussaire").joinpath("game.py").read_text("utf-8"))
+        fields |= _fields(_class(game, "GameConfig"))
+    return Entry(name, text.partition("\n")[0].rstrip("."), text, tuple(fields))
+
+
+def _class(tree: ast.Module, name: str) -> ast.ClassDef:
+    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+
+
+def _fields(config: ast.ClassDef) -> dict[str, None]:
+    """Names of a dataclass's own fields, in order."""
+    return {
+        item.target.id: None
         for item in config.body
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    )
-    return Entry(name, text.partition("\n")[0].rstrip("."), text, fields)
+    }
 
 
 def _find(name: str) -> tuple[str, str]:

@@ -33,6 +33,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.optim import SGD, Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
+from faussaire.game import truncated
 from faussaire.nn.fused import BatchNormAct2d, UpConv2d
 
 
@@ -169,6 +170,12 @@ class Classic(Family[ClassicConfig]):
         return draws.normal(self.config.latent)
 
     def sample(
-        self, draws: Draws, *, labels: Tensor | None = None, latents: Tensor | None = None
+        self,
+        draws: Draws,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
     ) -> Tensor:
-        return self.nets["generator"](self.latents(draws) if latents is None else latents)
+        z = self.latents(draws) if latents is None else latents
+        return self.nets["generator"](z if truncation is None else truncated(z, truncation))

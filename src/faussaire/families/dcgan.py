@@ -23,29 +23,24 @@ Where this goes beyond the paper or leaves it:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faussaire import losses
-from faussaire.core.batch import Batch, Draws
-from faussaire.core.clock import Clock
+from faussaire.core.batch import Draws
 from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
-from faussaire.core.family import Family, Pictures
-from faussaire.core.optim import Adam, OptimiserSpec
-from faussaire.core.phase import Phase, Stage
+from faussaire.core.family import Pictures
+from faussaire.game import GameConfig, ImageGAN
 from faussaire.nn.fused import BatchNormAct2d, UpConv2d
 
 
 @dataclass(frozen=True, kw_only=True)
-class DCGANConfig:
-    """Settings of DCGAN.
+class DCGANConfig(GameConfig):
+    """Settings of DCGAN, besides those of every game.
 
     Attributes:
         latent: numbers in the noise vector z.
@@ -53,28 +48,16 @@ class DCGANConfig:
         width: channels of the layers next to the picture, in both networks; they double with each
             halving of the resolution. The paper's generator has 128, its released code 64.
         max_width: where the doubling ends.
-        conditional: learn one picture distribution for each class of the labels.
-        lr: learning rate of both players.
-        beta1: Adam's first decay.
     """
 
     latent: int = 100
     noise: Literal["normal", "uniform"] = "normal"
     width: int = 64
     max_width: int = 1024
-    conditional: bool = False
-    lr: float = 2e-4
-    beta1: float = 0.5
 
     def __post_init__(self) -> None:
-        check_range(
-            self,
-            latent=(1, 100_000),
-            width=(1, 8192),
-            max_width=(1, 65536),
-            lr=(0, None),
-            beta1=(0, 0.9999),
-        )
+        super().__post_init__()
+        check_range(self, latent=(1, 100_000), width=(1, 8192), max_width=(1, 65536))
 
 
 def doublings(height: int, width: int) -> int:
@@ -83,7 +66,7 @@ def doublings(height: int, width: int) -> int:
 
 
 class Generator(nn.Module):
-    """Noise (N, latent) and labels (N,) or None to pictures (N, C, H, W) in [-1, 1]."""
+    """Noise (N, latent) and conditions (N, K) or None to pictures (N, C, H, W) in [-1, 1]."""
 
     def __init__(self, config: DCGANConfig, spec: Pictures) -> None:
         super().__init__()
@@ -92,9 +75,9 @@ class Generator(nn.Module):
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
         base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
         widths = [min(config.max_width, config.width * 2**step) for step in reversed(range(steps))]
-        self.classes = len(spec.classes) if config.conditional else 0
+        size = spec.condition_size if config.conditional else 0
         # A dense layer onto 4x4 pixels is the paper's "project and reshape".
-        self.project = nn.ConvTranspose2d(config.latent + self.classes, widths[0], base, bias=False)
+        self.project = nn.ConvTranspose2d(config.latent + size, widths[0], base, bias=False)
         layers: list[nn.Module] = [BatchNormAct2d(widths[0])]
         for narrow, wide in zip(widths[1:], widths, strict=False):
             layers += [UpConv2d(wide, narrow, bias=False), BatchNormAct2d(narrow)]
@@ -102,9 +85,9 @@ class Generator(nn.Module):
         self.body = nn.Sequential(*layers)
         self.apply(initialise)
 
-    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        if self.classes and labels is not None:
-            z = torch.cat([z, F.one_hot(labels, self.classes)], dim=1)
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        if condition is not None:
+            z = torch.cat([z, condition], dim=1)
         x = self.body(self.project(z[:, :, None, None]))
         height, width = self.size
         top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
@@ -112,16 +95,16 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (N, C, H, W) and labels (N,) or None to logits (N,)."""
+    """Pictures (N, C, H, W) and conditions (N, K) or None to logits (N,)."""
 
     def __init__(self, config: DCGANConfig, spec: Pictures) -> None:
         super().__init__()
         steps = doublings(spec.height, spec.width)
         widths = [min(config.max_width, config.width * 2**step) for step in range(steps)]
         self.look = nn.Conv2d(spec.channels, widths[0], 4, stride=2, padding=1)
-        classes = len(spec.classes) if config.conditional else 0
         # Convolving a constant map for each class is adding a bias that the class chooses.
-        self.embed = nn.Embedding(classes, widths[0]) if classes else None
+        size = spec.condition_size if config.conditional else 0
+        self.embed = nn.Linear(size, widths[0], bias=False) if size else None
         layers: list[nn.Module] = [nn.LeakyReLU(0.2)]
         for narrow, wide in pairwise(widths):
             layers += [
@@ -133,10 +116,10 @@ class Discriminator(nn.Module):
         self.classify = nn.Conv2d(widths[-1], 1, end, bias=False)
         self.apply(initialise)
 
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         seen = self.look(x)
-        if self.embed is not None and labels is not None:
-            seen = seen + self.embed(labels)[:, :, None, None]
+        if self.embed is not None and condition is not None:
+            seen = seen + self.embed(condition)[:, :, None, None]
         return self.classify(self.body(seen)).flatten()
 
 
@@ -146,21 +129,26 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Embedding):
+    elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, 0.0, 0.08)  # a 4x4 kernel on a constant map sums 16 weights
     elif isinstance(module, BatchNormAct2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
 
 
-class DCGAN(Family[DCGANConfig]):
+class DCGAN(ImageGAN[DCGANConfig]):
     """DCGAN on pictures of any size from 16x16 up, unconditional or by class."""
 
     Config = DCGANConfig
-    averaged = ("generator",)
     least_side = 16
     presets: ClassVar = {
         "paper": {"width": 128, "noise": "uniform", "batch": 128},
         "tiny": {"width": 32, "max_width": 256},
+    }
+    sizes: ClassVar = {
+        "tiny": {"width": 32, "max_width": 256},
+        "small": {"width": 64, "max_width": 512},
+        "base": {"width": 64, "max_width": 1024},
+        "large": {"width": 128, "max_width": 1024},
     }
 
     def __init__(self, config: DCGANConfig, spec: Pictures) -> None:
@@ -170,56 +158,12 @@ class DCGAN(Family[DCGANConfig]):
                 f"dcgan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
                 "Choose a larger --resolution; small pictures are enlarged.",
             )
-        if config.conditional and len(spec.classes) < 2:
-            raise UserError(
-                f"--conditional needs at least two classes; the data have {len(spec.classes)}.",
-                "Put each class in a sub-folder and add --classes folders, or give a labels.csv.",
-            )
         self.nets = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),
         }
 
-    def optimisers(self) -> dict[str, OptimiserSpec]:
-        betas = (self.config.beta1, 0.999)
-        return {net: Adam(nets=(net,), lr=self.config.lr, betas=betas) for net in self.nets}
-
-    def stages(self, total: int) -> tuple[Stage, ...]:
-        judge = Phase(name="discriminator", nets=("discriminator",), loss=self.discriminator_loss)
-        forge = Phase(name="generator", nets=("generator",), loss=self.generator_loss)
-        return (Stage(name="adversarial", phases=(judge, forge)),)
-
-    def labels(self, batch: Batch) -> Tensor | None:
-        """Classes of the reals, which the fakes take over; None for an unconditional model."""
-        return batch["labels"] if self.config.conditional else None
-
-    def fakes(self, batch: Batch) -> Tensor:
-        """G(z, y) for this batch: both players see the same fakes."""
-        make: Callable[[], Tensor] = lambda: self.nets["generator"](  # noqa: E731
-            self.latents(batch.draws), self.labels(batch)
-        )
-        return batch.shared("fakes", make)
-
-    def discriminator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        discriminator, labels = self.nets["discriminator"], self.labels(batch)
-        real = discriminator(batch["images"], labels)
-        fake = discriminator(self.fakes(batch).detach(), labels)
-        batch.observe({"D(x)": real.sigmoid(), "D(G(z))": fake.sigmoid()})
-        return {"adversarial": losses.discriminator_minimax(real, fake)}
-
-    def generator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        fake = self.nets["discriminator"](self.fakes(batch), self.labels(batch))
-        return {"adversarial": losses.generator_nonsaturating(fake)}
-
     def latents(self, draws: Draws) -> Tensor:
         if self.config.noise == "uniform":
             return 2.0 * draws.uniform(self.config.latent) - 1.0
         return draws.normal(self.config.latent)
-
-    def sample(
-        self, draws: Draws, *, labels: Tensor | None = None, latents: Tensor | None = None
-    ) -> Tensor:
-        z = self.latents(draws) if latents is None else latents
-        if self.config.conditional and labels is None:
-            labels = draws.integers(len(self.spec.classes))
-        return self.nets["generator"](z, labels)

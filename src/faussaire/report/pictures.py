@@ -109,6 +109,7 @@ def save_each(
     folder: Path,
     *,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     start: int = 0,
     overwrite: bool = False,
 ) -> list[Path]:
@@ -118,6 +119,7 @@ def save_each(
         images: (N, H, W, C) uint8.
         folder: made if it does not exist.
         seed: the seed of the samples.
+        seeds: the seed of each, where they are not rows of one seed's sequence.
         start: row number of the first picture, so that a large set can be written in parts.
         overwrite: replace files that exist.
 
@@ -127,7 +129,10 @@ def save_each(
     Raises:
         UserError: a file exists already (then none is written), or the disk is full.
     """
-    paths = [folder / f"seed{seed}-{start + row:05d}.png" for row in range(len(images))]
+    rows = [(seed, start + row) for row in range(len(images))]
+    if seeds is not None:
+        rows = [(each, 0) for each in seeds]
+    paths = [folder / f"seed{each}-{row:05d}.png" for each, row in rows]
     if not overwrite:
         taken = next((path for path in paths if path.exists()), None)
         if taken is not None:

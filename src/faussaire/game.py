@@ -1,0 +1,518 @@
+"""The game that image families share: a generator against a discriminator, with every loss and cure.
+
+A family file says what its paper says: networks, and which of these settings the paper plays with. What
+the settings mean stands here, once: the losses by name (`losses.GAMES`), penalties on the
+discriminator's gradient, every step or lazily, several critic steps, two rates, weight clipping, LeCam
+and consistency regularisation, augmentation of what the discriminator sees, and conditions.
+
+A condition is one idea for all: a row of numbers per picture, (N, K) float32. A class is its one-hot
+row, so a linear map of it is an embedding of the class; text or attributes are vectors as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faussaire import losses
+from faussaire.core.batch import Batch, Draws
+from faussaire.core.clock import Clock
+from faussaire.core.config import check_range
+from faussaire.core.errors import UserError
+from faussaire.core.family import Family, Pictures
+from faussaire.core.optim import Adam, OptimiserSpec
+from faussaire.core.phase import Phase, Stage
+from faussaire.core.schedule import Schedule, linear
+from faussaire.losses import Samples
+from faussaire.nn.augment import AdaController, ada_augment, diff_augment
+
+LossName = Literal[
+    "nonsaturating",
+    "minimax",
+    "least-squares",
+    "wasserstein",
+    "hinge",
+    "relativistic",
+    "relativistic-average",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GameConfig:
+    """Settings of the game between generator and discriminator.
+
+    Attributes:
+        loss: what the two players lower.
+        conditional: learn one picture distribution for each class (or vector) of the data.
+        lr: learning rate of the generator, and of the discriminator where it has none of its own.
+        discriminator_lr: learning rate of the discriminator (two time-scale rule); None: lr.
+        lr_decay: `linear` lowers both rates to 0 over the run.
+        beta1: Adam's first decay.
+        beta2: Adam's second decay.
+        eps: Adam's epsilon.
+        critic_steps: updates of the discriminator for each of the generator.
+        r1: gamma of gamma/2 E|grad D(x)|^2 at reals; 0: none.
+        r2: gamma of the same at fakes; 0: none.
+        penalty_every: take r1 and r2 every so many rounds, with so many times the weight.
+        gradient_penalty: lambda of WGAN-GP, lambda E(|grad D| - 1)^2 between reals and fakes.
+        dragan: lambda of DRAGAN, the same around reals.
+        drift: weight of E[D(x)^2], which keeps a Wasserstein critic near 0 (ProGAN).
+        clip: bound of the discriminator's weights (the first WGAN); 0: none.
+        lecam: weight of LeCam regularisation, for few data; 0: none (paper: 0.1 to 0.5).
+        consistency: weight of balanced consistency, D(T(x)) = D(x) on reals and fakes (paper: 10).
+        augment: what is done to pictures before the discriminator sees them, reals and fakes alike:
+            `diffaugment` for small data, `ada` raises its probability while D overfits.
+        augment_policy: DiffAugment's kinds, of color, translation and cutout.
+        ada_target: E[sign D(x)] that ADA keeps.
+        ada_span: examples in which ADA's probability can rise from 0 to 1.
+    """
+
+    loss: LossName = "nonsaturating"
+    conditional: bool = False
+    lr: float = 2e-4
+    discriminator_lr: float | None = None
+    lr_decay: Literal["none", "linear"] = "none"
+    beta1: float = 0.5
+    beta2: float = 0.999
+    eps: float = 1e-8
+    critic_steps: int = 1
+    r1: float | None = 0.0
+    r2: float = 0.0
+    penalty_every: int = 1
+    gradient_penalty: float = 0.0
+    dragan: float = 0.0
+    drift: float = 0.0
+    clip: float = 0.0
+    lecam: float = 0.0
+    consistency: float = 0.0
+    augment: Literal["none", "diffaugment", "ada"] = "none"
+    augment_policy: str = "color,translation,cutout"
+    ada_target: float = 0.6
+    ada_span: float = 500_000.0
+
+    def __post_init__(self) -> None:
+        check_range(
+            self,
+            lr=(0, None),
+            beta1=(0, 0.9999),
+            beta2=(0, 0.999999),
+            eps=(0, None),
+            critic_steps=(1, 1000),
+            r2=(0, None),
+            penalty_every=(1, 1000),
+            gradient_penalty=(0, None),
+            dragan=(0, None),
+            drift=(0, None),
+            clip=(0, None),
+            lecam=(0, None),
+            consistency=(0, None),
+            ada_target=(-1, 1),
+            ada_span=(1, None),
+        )
+        for name in ("r1", "discriminator_lr"):
+            if getattr(self, name) is not None:
+                check_range(self, **{name: (0, None)})
+        kinds = set(self.augment_policy.split(","))
+        if unknown := kinds - {"color", "translation", "cutout"}:
+            raise UserError(
+                f"augment_policy cannot be '{self.augment_policy}': {', '.join(sorted(unknown))}.",
+                "Write some of color, translation and cutout, with commas between.",
+            )
+
+
+ConfigT = TypeVar("ConfigT", bound=GameConfig)
+
+
+class ImageGAN(Family[ConfigT]):
+    """A generator and a discriminator of pictures, playing with the settings of `GameConfig`.
+
+    A family gives `nets["generator"]`, (z, condition) -> pictures, and `nets["discriminator"]`,
+    (pictures, condition) -> logits (N,), and overrides what its paper does otherwise. Pictures may be
+    a tuple of tensors where a family works at several scales at once.
+    """
+
+    averaged = ("generator",)
+    fresh_reals: ClassVar[bool] = False
+    """Whether the generator's phase draws a batch of its own; else both players share fakes."""
+
+    def __init__(self, config: ConfigT, spec: Pictures) -> None:
+        super().__init__(config, spec)
+        if config.conditional and spec.condition_size < 2:
+            raise UserError(
+                f"--conditional needs at least two classes; the data have {len(spec.classes)}.",
+                "Put each class in a sub-folder and add --classes folders, or give a labels.csv.",
+            )
+        self.game = losses.GAMES[config.loss]
+        self.ada = AdaController(target=config.ada_target, span=config.ada_span)
+        self.levels = Levels()
+
+    # ---- The plan ----
+
+    @property
+    def latent(self) -> int:
+        """Numbers in z."""
+        return self.config.latent  # pyright: ignore[reportAttributeAccessIssue]
+
+    @property
+    def r1(self) -> float:
+        """gamma of R1; a family whose `r1` may be None says here what that means."""
+        return self.config.r1 or 0.0
+
+    def rate(self, player: str) -> float | Schedule:
+        """The learning rate of `generator` or `discriminator`."""
+        config = self.config
+        own = config.discriminator_lr if player == "discriminator" else None
+        rate = config.lr if own is None else own
+        return linear(rate, 0.0) if config.lr_decay == "linear" else rate
+
+    def optimisers(self) -> dict[str, OptimiserSpec]:
+        config = self.config
+        betas = (config.beta1, config.beta2)
+        return {
+            net: Adam(nets=(net,), lr=self.rate(net), betas=betas, eps=config.eps)
+            for net in self.nets
+        }
+
+    def stages(self, total: int) -> tuple[Stage, ...]:
+        return (Stage(name="adversarial", phases=self.phases()),)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """A round: critic steps, the lazy penalty where it is due, the generator's step."""
+        config = self.config
+        judge = Phase(
+            name="discriminator",
+            nets=("discriminator",),
+            loss=self.discriminator_loss,
+            repeat=config.critic_steps,
+        )
+        lazy = Phase(
+            name="penalty",
+            nets=("discriminator",),
+            loss=self.penalty_loss,
+            every=config.penalty_every,
+        )
+        forge = Phase(
+            name="generator",
+            nets=("generator",),
+            loss=self.generator_loss,
+            fresh=self.fresh_reals,
+        )
+        late = config.penalty_every > 1 and (self.r1 or config.r2)
+        return (judge, lazy, forge) if late else (judge, forge)
+
+    # ---- What a paper may do otherwise ----
+
+    def generate(self, z: Tensor, condition: Tensor | None, draws: Draws, clock: Clock) -> Samples:
+        """G(z, y) in training."""
+        return self.nets["generator"](z, condition)
+
+    def reals(self, batch: Batch, clock: Clock) -> Samples:
+        """Real pictures in the form that `generate` gives."""
+        return batch["images"]
+
+    def judge(self, images: Samples, condition: Tensor | None, clock: Clock) -> Tensor:
+        """D(x, y): logits (N,)."""
+        return self.nets["discriminator"](images, condition)
+
+    # ---- Losses ----
+
+    def discriminator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """The discriminator's loss, with the penalties that are taken at every step."""
+        config = self.config
+        self.clip_weights()
+        real = self.reals(batch, clock)
+        fake = detached(self.fakes(batch, clock))
+        critic = self.critic(batch, clock)
+        every_step = config.penalty_every == 1
+        terms: dict[str, Tensor] = {}
+        if every_step and self.r1:
+            real_logits, penalty = losses.judged_with_penalty(critic, real)
+            terms["r1"] = self.r1 * penalty
+        else:
+            real_logits = critic(real)
+        if every_step and config.r2:
+            fake_logits, penalty = losses.judged_with_penalty(critic, fake)
+            terms["r2"] = config.r2 * penalty
+        else:
+            fake_logits = critic(fake)
+        terms = {"adversarial": self.game.discriminator(real_logits, fake_logits), **terms}
+        if config.gradient_penalty:
+            mix = batch.uniform()
+            penalty = losses.gradient_penalty(critic, real, fake, mix)
+            terms["gradient_penalty"] = config.gradient_penalty * penalty
+        if config.dragan:
+            terms["dragan"] = config.dragan * losses.dragan_penalty(
+                critic, real, self.dragan_noise(batch, real)
+            )
+        if config.drift:
+            terms["drift"] = config.drift * real_logits.square().mean()
+        if config.lecam:
+            self.levels.update(batch.gather(real_logits).mean(), batch.gather(fake_logits).mean())
+            terms["lecam"] = config.lecam * losses.lecam(
+                real_logits, fake_logits, self.levels.real, self.levels.fake
+            )
+        if config.consistency:
+            terms["consistency"] = config.consistency * (
+                losses.consistency(real_logits, critic(self.transformed(real, batch)))
+                + losses.consistency(fake_logits, critic(self.transformed(fake, batch)))
+            )
+        if config.augment == "ada":
+            self.ada.update(batch.gather(real_logits).sign(), batch.total)
+            batch.observe({"ada p": self.ada.p})
+        self.observe(batch, real_logits, fake_logits)
+        return terms
+
+    def penalty_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """R1 and R2 where they are taken lazily (Karras et al. 2020, arXiv 1912.04958, section 3.1)."""
+        critic = self.critic(batch, clock)
+        terms: dict[str, Tensor] = {}
+        if self.r1:
+            terms["r1"] = self.r1 * losses.zero_centred_penalty(critic, self.reals(batch, clock))
+        if self.config.r2:
+            fake = detached(self.fakes(batch, clock))
+            terms["r2"] = self.config.r2 * losses.zero_centred_penalty(critic, fake)
+        return terms
+
+    def generator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        """The generator's answer."""
+        self.clip_weights()
+        critic = self.critic(batch, clock)
+        fake_logits = critic(self.fakes(batch, clock))
+        real_logits = fake_logits
+        if self.game.relativistic:
+            with torch.no_grad():  # the reals do not depend on the generator
+                real_logits = critic(self.reals(batch, clock))
+        return {"adversarial": self.game.generator(real_logits, fake_logits)}
+
+    # ---- Their parts ----
+
+    def condition(self, batch: Batch) -> Tensor | None:
+        """The conditions of the reals, (N, K), which the fakes take over; None without any."""
+        if not self.config.conditional:
+            return None
+        return self.encoded(batch["labels"])
+
+    def encoded(self, labels: Tensor) -> Tensor:
+        """Class numbers (N,) or vectors (N, K) as conditions (N, K)."""
+        if labels.is_floating_point():
+            return labels
+        return F.one_hot(labels, self.spec.condition_size).float()
+
+    def fakes(self, batch: Batch, clock: Clock) -> Samples:
+        """G(z, y) for this batch, computed once however many phases ask."""
+
+        def make() -> Samples:
+            z = self.latents(batch.draws)
+            return self.generate(z, self.condition(batch), batch.draws, clock)
+
+        return batch.shared("fakes", make)
+
+    def critic(self, batch: Batch, clock: Clock) -> losses.Critic:
+        """D behind its augmentation, for the conditions of this batch."""
+        condition = self.condition(batch)
+        return lambda images: self.judge(self.augmented(images, batch.draws), condition, clock)
+
+    def augmented(self, images: Samples, draws: Draws) -> Samples:
+        """What D is shown of pictures (N, C, H, W), or of each scale alike."""
+        if self.config.augment == "none":
+            return images
+        if self.config.augment == "ada":
+            p = self.ada.p.to(_first(images).device)
+            return _each(images, draws, lambda part, some: ada_augment(part, some, p))
+        return self.transformed(images, draws)
+
+    def transformed(self, images: Samples, draws: Draws | Batch) -> Samples:
+        """DiffAugment of pictures (N, C, H, W), or of each scale alike."""
+        source = draws.draws if isinstance(draws, Batch) else draws
+        policy = self.config.augment_policy
+        return _each(images, source, lambda part, some: diff_augment(part, some, policy))
+
+    def dragan_noise(self, batch: Batch, real: Samples) -> Samples:
+        """delta of DRAGAN: half of a picture's standard deviation times U[0, 1).
+
+        The authors' code takes the deviation of the batch; each picture's own is the same on one
+        process and on many.
+        """
+        parts = real if isinstance(real, tuple) else (real,)
+        noise = tuple(
+            0.5 * part.std(dim=(1, 2, 3), keepdim=True) * batch.uniform(*part.shape[1:])
+            for part in parts
+        )
+        return noise if isinstance(real, tuple) else noise[0]
+
+    @torch.no_grad()
+    def clip_weights(self) -> None:
+        """Every weight of the critic into [-c, c] (Arjovsky et al. 2017, algorithm 1)."""
+        if self.config.clip:
+            for parameter in self.nets["discriminator"].parameters():
+                parameter.clamp_(-self.config.clip, self.config.clip)
+
+    def observe(self, batch: Batch, real: Tensor, fake: Tensor) -> None:
+        """What D thinks of reals and fakes: probabilities where the loss gives them, else logits."""
+        if self.game.probability:
+            batch.observe({"D(x)": real.sigmoid(), "D(G(z))": fake.sigmoid()})
+        else:
+            batch.observe({"critic(x)": real, "critic(G(z))": fake})
+
+    # ---- State ----
+
+    def extra_state(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        if self.config.augment == "ada":
+            found |= {f"ada.{name}": value for name, value in self.ada.state().items()}
+        if self.config.lecam:
+            found |= {f"lecam.{name}": value for name, value in self.levels.state().items()}
+        return found
+
+    def load_extra_state(self, state: dict[str, Tensor]) -> None:
+        for prefix, owner in (("ada.", self.ada), ("lecam.", self.levels)):
+            own = {
+                name.removeprefix(prefix): value
+                for name, value in state.items()
+                if name.startswith(prefix)
+            }
+            if own:
+                owner.load(own)
+
+    # ---- Sampling ----
+
+    def latents(self, draws: Draws) -> Tensor:
+        return draws.normal(self.latent)
+
+    def sample(
+        self,
+        draws: Draws,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        z = self.latents(draws) if latents is None else latents
+        if truncation is not None:
+            z = truncated(z, truncation)
+        return self.nets["generator"](z, self.chosen(draws, labels))
+
+    def chosen(self, draws: Draws, labels: Tensor | None) -> Tensor | None:
+        """The conditions to sample with: those asked for, else classes drawn at random.
+
+        Raises:
+            UserError: the model was trained on vectors, and none were given.
+        """
+        if not self.config.conditional:
+            return None
+        if labels is None:
+            if not self.spec.classes:
+                raise UserError(
+                    "This model was trained with condition vectors, and none were given.",
+                    "Give `labels`, (N, K), to sample.",
+                )
+            labels = draws.integers(len(self.spec.classes))
+        return self.encoded(labels)
+
+
+class Levels:
+    """Moving averages of E[D(x)] and E[D(G(z))] for LeCam, decay .99, unbiased from the start."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(2)
+        self._weight = torch.zeros(())
+
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Count in this batch's means, (), over all processes."""
+        means = torch.stack([real, fake]).float()
+        self._sums = self._sums.to(means.device).lerp(means, 0.01)
+        self._weight = self._weight.to(means.device).lerp(torch.ones_like(self._weight), 0.01)
+
+    @property
+    def real(self) -> Tensor:
+        """a_R, ()."""
+        return self._sums[0] / self._weight
+
+    @property
+    def fake(self) -> Tensor:
+        """a_F, ()."""
+        return self._sums[1] / self._weight
+
+    def state(self) -> dict[str, Tensor]:
+        """For a checkpoint."""
+        return {"sums": self._sums, "weight": self._weight}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave."""
+        self._sums, self._weight = state["sums"].clone(), state["weight"].clone()
+
+
+class Replay:
+    """Draws that give the same numbers again at each turn: one transformation for all scales."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.size = draws.size
+        self._draws = draws
+        self._drawn: list[Tensor] = []
+        self._next = 0
+
+    def rewind(self) -> None:
+        """Begin again."""
+        self._next = 0
+
+    def _give(self, kind: str, *arguments: Any) -> Tensor:
+        if self._next == len(self._drawn):
+            self._drawn.append(getattr(self._draws, kind)(*arguments))
+        self._next += 1
+        return self._drawn[self._next - 1]
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._give("normal", *shape)
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._give("uniform", *shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return self._give("integers", high, *shape)
+
+
+def truncated(z: Tensor, threshold: float) -> Tensor:
+    """Standard normal numbers moved into [-threshold, threshold], as if drawn anew until inside.
+
+    The truncated normal distribution of BigGAN (Brock et al. 2019, section 3.1), reached by its
+    quantiles, so that a seed's picture changes little with the threshold.
+
+    Raises:
+        UserError: the threshold is not positive.
+    """
+    if threshold <= 0:
+        raise UserError(
+            f"A truncation of {threshold} leaves no latent vectors.",
+            "Write a number above 0: 0.5 gives typical pictures, 2 nearly all of them.",
+        )
+    below = 0.5 * (1.0 + math.erf(-threshold / math.sqrt(2.0)))
+    share = below + torch.special.ndtr(z.double()) * (1.0 - 2.0 * below)
+    return torch.special.ndtri(share).to(z.dtype).clamp(-threshold, threshold)
+
+
+def detached(images: Samples) -> Samples:
+    """The same pictures without their history."""
+    if isinstance(images, tuple):
+        return tuple(part.detach() for part in images)
+    return images.detach()
+
+
+def _first(images: Samples) -> Tensor:
+    return images[0] if isinstance(images, tuple) else images
+
+
+def _each(images: Samples, draws: Draws, transform: Any) -> Samples:
+    """The same random transformation of pictures, or of all their scales."""
+    if not isinstance(images, tuple):
+        return transform(images, draws)
+    replay, parts = Replay(draws), []
+    for part in images:
+        replay.rewind()
+        parts.append(transform(part, replay))
+    return tuple(parts)
