@@ -96,6 +96,9 @@ FAMILIES = [
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
     _family("dcgan", width=8),
     _family("dcgan", width=8, conditional=True),
+    # Batches of their own by level; halves of 2 pictures form the groups of the whole.
+    _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, batches="8:8,16:4"),
+    _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, conditional=True),
     # The game's settings, all of which every image family has.
     _family("dcgan", width=8, loss="relativistic", r1=0.1, r2=0.1, augment="diffaugment"),
     _family(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
+    "progan": ("progan", "ProGAN"),
 }
 
 
