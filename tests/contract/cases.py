@@ -115,6 +115,8 @@ FAMILIES = [
         lr_decay="linear",
     ),
     _family("dcgan", width=8, loss="wasserstein", gradient_penalty=1.0, dragan=1.0, critic_steps=2),
+    _family("sngan", width=8, max_width=16, critic_steps=2),
+    _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
 ]
 CASES = [
     *FAMILIES,

@@ -241,6 +241,14 @@ def test_two_forwards_in_one_graph():
     assert all(g.isfinite().all() for g in torch.autograd.grad(loss, [*layer.parameters()]))
 
 
+def test_a_single_row_is_exact_and_has_nothing_to_save():
+    layer = spectral(nn.Linear(9, 1))
+    assert sorted(layer.state_dict()) == ["bias", "weight"]
+    for mode in (True, False):
+        sigma = layer.train(mode).sigma().detach()
+        assert float(sigma) == pytest.approx(float(layer.weight.detach().norm()), rel=1e-6)
+
+
 def test_zeros_stay_zeros():
     layer = spectral(nn.Linear(3, 2, bias=False))
     with torch.no_grad():

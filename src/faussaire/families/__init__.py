@@ -19,6 +19,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
     "progan": ("progan", "ProGAN"),
+    "sngan": ("sngan", "SNGAN"),
 }
 
 

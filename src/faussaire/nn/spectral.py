@@ -129,7 +129,8 @@ def spectral(module: ModuleT, *, iterations: int = 1, eps: float = 1e-12) -> Mod
         module: `nn.Linear`, `nn.Conv2d` or `nn.ConvTranspose2d`, of exactly that class.
         iterations: steps of power iteration in each training forward. One is enough, since weights
             move little in a step.
-        eps: least sigma, so that a weight of zeros stays zeros.
+        eps: least sigma. A weight of zeros gives zeros, but its gradient is divided by eps: begin
+            elsewhere.
 
     Raises:
         TypeError: the module is of another class.
@@ -144,8 +145,10 @@ def spectral(module: ModuleT, *, iterations: int = 1, eps: float = 1e-12) -> Mod
     layer: nn.Module = module
     assert isinstance(layer, _Spectral)
     layer.iterations, layer.eps = iterations, eps
-    start = torch.randn(layer.rows().shape[0], device=layer.weight.device)
-    layer.register_buffer("u", F.normalize(start, dim=0))
+    rows = layer.rows().shape[0]
+    start = F.normalize(torch.randn(rows, device=layer.weight.device), dim=0)
+    # Of a single row u is 1 or -1 for ever, and sigma exact: nothing to save.
+    layer.register_buffer("u", start, persistent=rows > 1)
     converge(layer)
     return module
 
