@@ -164,6 +164,15 @@ class ImageGAN(Family[ConfigT]):
         """gamma of R1; a family whose `r1` may be None says here what that means."""
         return self.config.r1 or 0.0
 
+    def gammas(self, clock: Clock) -> tuple[float, float]:
+        """gamma of R1 and of R2 at this instant."""
+        return self.r1, self.config.r2
+
+    @property
+    def shares_fakes(self) -> bool:
+        """Whether both players see the same fakes, so that the generator runs once a round."""
+        return not self.fresh_reals and self.config.critic_steps == 1
+
     def rate(self, player: str) -> float | Schedule:
         """The learning rate of `generator` or `discriminator`."""
         config = self.config
@@ -227,18 +236,18 @@ class ImageGAN(Family[ConfigT]):
         config = self.config
         self.clip_weights()
         real = self.reals(batch, clock)
-        fake = detached(self.fakes(batch, clock))
+        fake = self.still_fakes(batch, clock)
         critic = self.critic(batch, clock)
-        every_step = config.penalty_every == 1
+        r1, r2 = self.gammas(clock) if config.penalty_every == 1 else (0.0, 0.0)
         terms: dict[str, Tensor] = {}
-        if every_step and self.r1:
+        if r1:
             real_logits, penalty = losses.judged_with_penalty(critic, real)
-            terms["r1"] = self.r1 * penalty
+            terms["r1"] = r1 * penalty
         else:
             real_logits = critic(real)
-        if every_step and config.r2:
+        if r2:
             fake_logits, penalty = losses.judged_with_penalty(critic, fake)
-            terms["r2"] = config.r2 * penalty
+            terms["r2"] = r2 * penalty
         else:
             fake_logits = critic(fake)
         terms = {"adversarial": self.game.discriminator(real_logits, fake_logits), **terms}
@@ -271,12 +280,13 @@ class ImageGAN(Family[ConfigT]):
     def penalty_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """R1 and R2 where they are taken lazily (Karras et al. 2020, arXiv 1912.04958, section 3.1)."""
         critic = self.critic(batch, clock)
+        r1, r2 = self.gammas(clock)
         terms: dict[str, Tensor] = {}
-        if self.r1:
-            terms["r1"] = self.r1 * losses.zero_centred_penalty(critic, self.reals(batch, clock))
-        if self.config.r2:
-            fake = detached(self.fakes(batch, clock))
-            terms["r2"] = self.config.r2 * losses.zero_centred_penalty(critic, fake)
+        if r1:
+            terms["r1"] = r1 * losses.zero_centred_penalty(critic, self.reals(batch, clock))
+        if r2:
+            fake = self.still_fakes(batch, clock)
+            terms["r2"] = r2 * losses.zero_centred_penalty(critic, fake)
         return terms
 
     def generator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
@@ -306,19 +316,26 @@ class ImageGAN(Family[ConfigT]):
 
     def fakes(self, batch: Batch, clock: Clock) -> Samples:
         """G(z, y) for this batch, computed once however many phases ask."""
+        return batch.shared("fakes", lambda: self._made(batch, clock))
 
-        def make() -> Samples:
-            z = self.latents(batch.draws)
-            return self.generate(z, self.condition(batch), batch.draws, clock)
+    def still_fakes(self, batch: Batch, clock: Clock) -> Samples:
+        """Fakes for the discriminator's step, without their history."""
+        if self.shares_fakes:
+            return detached(self.fakes(batch, clock))
+        with torch.no_grad():
+            return batch.shared("still fakes", lambda: self._made(batch, clock))
 
-        return batch.shared("fakes", make)
+    def _made(self, batch: Batch, clock: Clock) -> Samples:
+        z = self.latents(batch.draws)
+        return self.generate(z, self.condition(batch), batch.draws, clock)
 
     def critic(self, batch: Batch, clock: Clock) -> losses.Critic:
         """D behind its augmentation, for the conditions of this batch."""
         condition = self.condition(batch)
-        return lambda images: self.judge(self.augmented(images, batch.draws), condition, clock)
+        draws = batch.draws
+        return lambda images: self.judge(self.augmented(images, draws, clock), condition, clock)
 
-    def augmented(self, images: Samples, draws: Draws) -> Samples:
+    def augmented(self, images: Samples, draws: Draws, clock: Clock) -> Samples:
         """What D is shown of pictures (N, C, H, W), or of each scale alike."""
         if self.config.augment == "none":
             return images

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from faussaire.core.errors import UserError
+from faussaire.core.twice import FastSecondDerivatives
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -44,12 +45,14 @@ def precise() -> AbstractContextManager[None]:
     return _within(_precise)
 
 
-def differentiable_twice() -> AbstractContextManager[None]:
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
     """Within it, prepared nets run eagerly in the run's precision: for penalties on gradients.
 
-    A compiled net has no second derivative.
+    A compiled net has no second derivative, and torch's own of convolutions are slow.
     """
-    return _within(_eager)
+    with _within(_eager), FastSecondDerivatives():
+        yield
 
 
 def cpu_has_bfloat16() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,21 @@ class Adam:
 
     nets: tuple[str, ...]
     lr: float | Schedule
-    betas: tuple[float, float] = (0.5, 0.999)
+    betas: tuple[float, float | Schedule] = (0.5, 0.999)
     eps: float = 1e-8
 
-    def build(self, parameters: list[nn.Parameter], correction: float) -> torch.optim.Optimizer:
-        betas = (self.betas[0] ** correction, self.betas[1] ** correction)
+    def settings(self, clock: Clock, correction: float) -> dict[str, Any]:
+        """What a step at this instant uses."""
+        beta2 = as_schedule(self.betas[1])(clock)
+        return {
+            "lr": as_schedule(self.lr)(clock) * correction,
+            "betas": (self.betas[0] ** correction, beta2**correction),
+        }
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         kinds = {parameter.device.type for parameter in parameters}
         fused = kinds <= {"cpu", "cuda"}
-        return torch.optim.Adam(parameters, lr=1.0, betas=betas, eps=self.eps, fused=fused)
+        return torch.optim.Adam(parameters, lr=1.0, eps=self.eps, fused=fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +49,11 @@ class SGD:
     lr: float | Schedule
     momentum: float = 0.0
 
-    def build(self, parameters: list[nn.Parameter], correction: float) -> torch.optim.Optimizer:
+    def settings(self, clock: Clock, correction: float) -> dict[str, Any]:
+        """What a step at this instant uses."""
+        return {"lr": as_schedule(self.lr)(clock) * correction}
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=1.0, momentum=self.momentum)
 
 
@@ -73,18 +85,18 @@ class Optimiser:
     ) -> None:
         self.nets = spec.nets
         self.parameters = parameters
-        self._schedule = as_schedule(spec.lr)
+        self._spec = spec
         self._correction = correction
-        self._torch = spec.build(list(parameters.values()), correction)
+        self._torch = spec.build(list(parameters.values()))
 
     def rate(self, clock: Clock) -> float:
         """The learning rate at this instant, lazy correction included."""
-        return self._schedule(clock) * self._correction
+        return self._spec.settings(clock, self._correction)["lr"]
 
     def step(self, clock: Clock) -> None:
         """One step along the gradients in `.grad`; parameters without one stay."""
         for group in self._torch.param_groups:
-            group["lr"] = self.rate(clock)
+            group.update(self._spec.settings(clock, self._correction))
         self._torch.step()
 
     def tensors(self) -> dict[str, Tensor]:
