@@ -91,6 +91,7 @@ def _family(name: str, **settings: Any) -> Case:
 
 
 LABELS = {"conditional", "loss", "optimiser"}
+STYLEGAN2 = {"latent": 8, "style": 8, "width": 16, "max_width": 8}
 FAMILIES = [
     _family("classic"),
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
@@ -115,8 +116,12 @@ FAMILIES = [
         lr_decay="linear",
     ),
     _family("dcgan", width=8, loss="wasserstein", gradient_penalty=1.0, dragan=1.0, critic_steps=2),
+    _family("r3gan", width=16, blocks=1),
+    _family("r3gan", width=16, blocks=1, conditional=True, augment_p=0.0),
     _family("sngan", width=8, max_width=16, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
+    _family("stylegan2", **STYLEGAN2),
+    _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
 ]
 CASES = [
     *FAMILIES,

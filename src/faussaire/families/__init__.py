@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
+    "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "sngan": ("sngan", "SNGAN"),
+    "stylegan2": ("stylegan2", "StyleGAN2"),
 }
 
 
