@@ -96,11 +96,15 @@ def _recolour_moderately(images: Tensor, draws: Draws) -> Tensor:
 def _shift(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """Each picture moved by whole pixels, and (N, 1, H, W) where it shows: the rest is not cleared."""
     height, width = images.shape[2:]
-    furthest = images.new_tensor([round(height / 8), round(width / 8)])
-    # Whole numbers from -furthest to furthest, all equally likely.
-    by = ((draws.uniform(2).to(images) * (2 * furthest + 1)).floor() - furthest).long()
-    rows = torch.arange(height, device=images.device) - by[:, :1]
-    columns = torch.arange(width, device=images.device) - by[:, 1:]
+    u = draws.uniform(2).to(images)
+
+    def places(u: Tensor, side: int) -> Tensor:
+        """(N, side): from where each place takes its pixel, moved by -side/8 to side/8, all alike."""
+        most = round(side / 8)
+        by = (u * (2 * most + 1)).floor().long() - most
+        return torch.arange(side, device=images.device) - by[:, None]
+
+    rows, columns = places(u[:, 0], height), places(u[:, 1], width)
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
         :, None, :
     ]
@@ -171,7 +175,6 @@ def _warp(images: Tensor, draws: Draws, p_blit: Tensor, p_geometry: Tensor) -> T
     chance, what, gauss = (
         draw.to(images).unbind(1) for draw in (draws.uniform(8), draws.uniform(6), draws.normal(4))
     )
-    side = images.new_tensor([width, height])
     p_rotation = 1.0 - (1.0 - p_geometry).clamp_min(0.0).sqrt()
 
     mirrored = (chance[0] < p_blit) & (what[0] < 0.5)
@@ -179,7 +182,10 @@ def _warp(images: Tensor, draws: Draws, p_blit: Tensor, p_geometry: Tensor) -> T
     quarters = (what[1] * 4).floor() if height == width else (what[1] * 2).floor() * 2
     quarters = torch.where(turning, quarters, 0.0)
     moving = (chance[2] < p_blit)[:, None]
-    whole = torch.round((torch.stack(what[2:4], 1) * 2 - 1) * 0.125 * side) * moving
+    drift = [
+        (u * 2 - 1) * (0.125 * side) for u, side in zip(what[2:4], (width, height), strict=True)
+    ]
+    whole = torch.stack(drift, 1).round() * moving
 
     zooming, stretching = chance[3] < p_geometry, chance[4] < p_geometry
     zoom = torch.where(zooming, torch.exp2(0.2 * gauss[0]), 1.0)
@@ -188,7 +194,7 @@ def _warp(images: Tensor, draws: Draws, p_blit: Tensor, p_geometry: Tensor) -> T
     before = torch.where(chance[5] < p_rotation, (what[4] * 2 - 1) * math.pi, 0.0)
     after = torch.where(chance[6] < p_rotation, (what[5] * 2 - 1) * math.pi, 0.0)
     sliding = (chance[7] < p_geometry)[:, None]
-    fraction = 0.125 * torch.stack(gauss[2:4], 1) * side * sliding
+    fraction = torch.stack([gauss[2] * (0.125 * width), gauss[3] * (0.125 * height)], 1) * sliding
 
     one = torch.ones_like(zoom)
     inverse = _diagonal(torch.where(mirrored, -1.0, 1.0), one) @ _quarter_turns(quarters)
@@ -198,9 +204,11 @@ def _warp(images: Tensor, draws: Draws, p_blit: Tensor, p_geometry: Tensor) -> T
     shift = shift - inverse @ fraction[:, :, None]
 
     # In units in which the picture reaches from -1 to 1 on both axes, as grids are given.
-    theta = torch.cat(
-        [inverse * (side[None, None, :] / side[None, :, None]), shift * 2 / side[:, None]], 2
-    )
+    (xx, xy), (yx, yy) = (row.unbind(1) for row in inverse.unbind(1))
+    x, y = shift[:, 0, 0], shift[:, 1, 0]
+    ratio = height / width
+    theta = torch.stack([xx, xy * ratio, x * (2 / width), yx / ratio, yy, y * (2 / height)], 1)
+    theta = theta.view(-1, 2, 3)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)
     fine = _finer(height, images.device, images.dtype) @ images
     fine = fine @ _finer(width, images.device, images.dtype).T
@@ -305,7 +313,8 @@ def _recolour_strongly(images: Tensor, draws: Draws, p: Tensor) -> Tensor:
     identity = _eye(images)
     luma = torch.full_like(identity, 1 / 3)
     # The cross product with v, which is what turns about it (Rodrigues' formula).
-    cross = images.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    turn = identity.roll(1, 0)  # red to green to blue
+    cross = (turn - turn.T) / math.sqrt(3)
     chroma = identity - luma
     mixing = identity + (saturation - 1) * chroma
     mixing = mixing @ (identity + (hue.cos() - 1) * chroma + hue.sin() * cross)
