@@ -122,6 +122,8 @@ FAMILIES = [
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
     _family("stylegan2", **STYLEGAN2),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
+    _family("fastgan", width=4, latent=16),
+    _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),
 ]
 CASES = [
     *FAMILIES,

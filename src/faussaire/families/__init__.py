@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
+    "fastgan": ("fastgan", "FastGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "sngan": ("sngan", "SNGAN"),
