@@ -83,7 +83,7 @@ class GameConfig:
     eps: float = 1e-8
     critic_steps: int = 1
     r1: float | None = 0.0
-    r2: float = 0.0
+    r2: float | None = 0.0
     penalty_every: int = 1
     gradient_penalty: float = 0.0
     dragan: float = 0.0
@@ -104,7 +104,6 @@ class GameConfig:
             beta2=(0, 0.999999),
             eps=(0, None),
             critic_steps=(1, 1000),
-            r2=(0, None),
             penalty_every=(1, 1000),
             gradient_penalty=(0, None),
             dragan=(0, None),
@@ -115,7 +114,7 @@ class GameConfig:
             ada_target=(-1, 1),
             ada_span=(1, None),
         )
-        for name in ("r1", "discriminator_lr"):
+        for name in ("r1", "r2", "discriminator_lr"):
             if getattr(self, name) is not None:
                 check_range(self, **{name: (0, None)})
         kinds = set(self.augment_policy.split(","))
@@ -166,7 +165,7 @@ class ImageGAN(Family[ConfigT]):
 
     def gammas(self, clock: Clock) -> tuple[float, float]:
         """gamma of R1 and of R2 at this instant."""
-        return self.r1, self.config.r2
+        return self.r1, self.config.r2 or 0.0
 
     @property
     def shares_fakes(self) -> bool:
@@ -212,7 +211,7 @@ class ImageGAN(Family[ConfigT]):
             loss=self.generator_loss,
             fresh=self.fresh_reals,
         )
-        late = config.penalty_every > 1 and (self.r1 or config.r2)
+        late = config.penalty_every > 1 and (self.r1 or config.r2 != 0.0)
         return (judge, lazy, forge) if late else (judge, forge)
 
     # ---- What a paper may do otherwise ----
@@ -413,7 +412,7 @@ class ImageGAN(Family[ConfigT]):
         z = self.latents(draws) if latents is None else latents
         if truncation is not None:
             z = truncated(z, truncation)
-        return self.nets["generator"](z, self.chosen(draws, labels))
+        return self.nets["generator"](z, self.chosen(draws, labels)).clamp(-1.0, 1.0)
 
     def chosen(self, draws: Draws, labels: Tensor | None) -> Tensor | None:
         """The conditions to sample with: those asked for, else classes drawn at random.

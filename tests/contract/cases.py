@@ -119,6 +119,8 @@ FAMILIES = [
     _family("r3gan", width=16, blocks=1),
     _family("r3gan", width=16, blocks=1, conditional=True, augment_p=0.0),
     _family("sngan", width=8, max_width=16, critic_steps=2),
+    _family("biggan", width=1, chunk=4, shared=8),
+    _family("biggan", width=1, chunk=4, shared=8, conditional=True, attention=8, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
     _family("stylegan2", **STYLEGAN2),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),

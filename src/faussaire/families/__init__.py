@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Family name -> module and class.
 _REGISTRY: dict[str, tuple[str, str]] = {
+    "biggan": ("biggan", "BigGAN"),
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),
