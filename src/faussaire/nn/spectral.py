@@ -71,8 +71,8 @@ class _Spectral(nn.Module):
                 u = F.normalize(torch.mv(fixed, v), dim=0, eps=self.eps)
         image = torch.mv(rows, v)
         sigma = torch.linalg.vector_norm(image)
-        with torch.no_grad():
-            self.u.copy_(image / sigma.clamp_min(self.eps))
+        with torch.no_grad():  # a weight of zeros has no direction: keep the last
+            self.u.copy_(torch.where(sigma > self.eps, image / sigma, self.u))
         return sigma
 
 
@@ -164,7 +164,9 @@ def converge(net: nn.Module, iterations: int = _CONVERGED) -> None:
         if not layer.weight.is_meta:
             rows = layer.rows()
             for _ in range(iterations):
-                layer.u.copy_(F.normalize(rows @ (rows.t() @ layer.u), dim=0, eps=layer.eps))
+                image = rows @ (rows.t() @ layer.u)
+                size = torch.linalg.vector_norm(image)
+                layer.u.copy_(torch.where(size > layer.eps, image / size, layer.u))
 
 
 def _layers(net: nn.Module) -> Iterator[_Spectral]:
