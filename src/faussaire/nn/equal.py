@@ -11,6 +11,7 @@ on the size of gradients, so all weights then learn at the same speed relative t
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,10 @@ class EqualConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale
+        if weight.shape[2] == 1 and self.stride == 1 and self.padding == 0:
+            # A linear map of channels: unlike torch's convolution, it keeps channels_last where x
+            # has a single channel, which is in both layouts at once.
+            return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), self.bias).permute(0, 3, 1, 2)
         return F.conv2d(x, weight, self.bias, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
@@ -112,7 +117,31 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
         x: (N, C) or (N, C, H, W).
         eps: added to the mean square.
     """
-    return x * _wide(x).square().mean(dim=1, keepdim=True).add(eps).rsqrt().to(x.dtype)
+    return _PixelNorm.apply(x, eps)
+
+
+class _PixelNorm(torch.autograd.Function):
+    """The norm with a backward pass that keeps channels_last, which torch's for a mean loses.
+
+    In terms of r = 1 / sqrt(mean_c x_c^2 + eps), dx = r dy - r^3 x mean_c(x_c dy_c).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.eps = eps
+        return x * _inverse_root(x, eps).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,), (dy,) = ctx.saved_tensors, gradients
+        r = _inverse_root(x, ctx.eps)
+        along = (r**3 * _wide(x * dy).mean(dim=1, keepdim=True)).to(x.dtype)
+        return dy * r.to(x.dtype) - x * along, None
+
+
+def _inverse_root(x: Tensor, eps: float) -> Tensor:
+    return _wide(x).square().mean(dim=1, keepdim=True).add(eps).rsqrt()
 
 
 def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1) -> Tensor:
