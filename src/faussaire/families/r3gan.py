@@ -84,7 +84,7 @@ class R3GANConfig(GameConfig):
     loss: LossName = "relativistic"
     latent: int = 64
     width: int = 128
-    flat: int = 16
+    flat: int = 8
     blocks: int = 2
     group_width: int = 16
     r1: float | None = None
@@ -123,24 +123,15 @@ class R3GANConfig(GameConfig):
         return [max(step, step * round(width / step)) for width in raw]
 
 
-class Activation(nn.Module):
-    """f(x) = leaky ReLU(x + bias), slope .2: the only biases of the networks."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.bias.to(x.dtype).view(1, -1, 1, 1), 0.2)
-
-
 def convolution(
-    inputs: int, outputs: int, kernel: int, *, gain: float, groups: int = 1
+    inputs: int, outputs: int, kernel: int, *, gain: float, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """A convolution without bias, its weights from N(0, gain^2 / fan_in)."""
-    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
+    """A convolution, its weights from N(0, gain^2 / fan_in), its bias 0."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=bias)
     fan_in = inputs // groups * kernel * kernel
     nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(fan_in))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -164,14 +155,15 @@ class Block(nn.Module):
         super().__init__()
         wide = 2 * channels
         gain = math.sqrt(2.0 / (1.0 + 0.2**2)) * depth**-0.25
-        self.expand = convolution(channels, wide, 1, gain=gain)
-        self.first = Activation(wide)
-        self.mix = convolution(wide, wide, 3, gain=gain, groups=max(1, wide // group_width))
-        self.second = Activation(wide)
+        groups = max(1, wide // group_width)
+        # The biases of f, the only ones of the networks, are those of the convolutions before it.
+        self.expand = convolution(channels, wide, 1, gain=gain, bias=True)
+        self.mix = convolution(wide, wide, 3, gain=gain, groups=groups, bias=True)
         self.project = convolution(wide, channels, 1, gain=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.project(self.second(self.mix(self.first(self.expand(x)))))
+        wide = F.leaky_relu(self.expand(x), 0.2)
+        return x + self.project(F.leaky_relu(self.mix(wide), 0.2))
 
 
 def blocks(config: R3GANConfig, widths: Sequence[int], stage: int) -> nn.Sequential:
@@ -292,9 +284,9 @@ class R3GAN(ImageGAN[R3GANConfig]):
         },
     }
     sizes: ClassVar = {
-        "tiny": {"width": 64, "flat": 16},
-        "small": {"width": 128, "flat": 16},
-        "base": {"width": 384, "flat": 32},
+        "tiny": {"width": 64, "flat": 8},
+        "small": {"width": 128, "flat": 8},
+        "base": {"width": 384, "flat": 16},
         "large": {"width": 768, "flat": 32},
     }
 
