@@ -53,14 +53,14 @@ def test_the_papers_networks_at_1024_have_23_million_parameters_each():
 
 
 def test_shapes_by_level():
-    family = paper(256)
+    family = tiny(Pictures(channels=3, height=64, width=64))
     generator, discriminator = family.nets.values()
-    with torch.device("meta"):
-        for level in range(7):
-            made = generator(torch.empty(4, 512), None, level)
+    with torch.no_grad():
+        for level in range(5):
+            made = generator(torch.randn(4, 8), None, level)
             assert made.shape == (4, 3, 4 * 2**level, 4 * 2**level)
             assert discriminator(made).shape == (4,)
-        assert generator(torch.empty(2, 512)).shape == (2, 3, 256, 256)
+        assert generator(torch.randn(2, 8)).shape == (2, 3, 64, 64)
 
 
 def test_the_paper_preset_is_a_run_of_the_papers():
