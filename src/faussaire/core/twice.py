@@ -91,7 +91,12 @@ class _How:
 
 
 def _arguments(
-    transposed: bool, input: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **more: Any
+    transposed: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *rest: Any,
+    **more: Any,
 ) -> tuple[Tensor, Tensor, Tensor | None, _How] | None:
     """The call of a torch function in our form; None for what is left to torch (words as padding)."""
     names = ("stride", "padding", "dilation", "groups")
