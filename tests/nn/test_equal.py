@@ -142,6 +142,30 @@ def test_gradients_are_exact_twice():
         torch.autograd.gradgradcheck(function, x)
 
 
+def test_channels_last_is_kept_forwards_and_backwards():
+    """A single tensor in the other layout makes its neighbours many times slower."""
+    look = EqualConv2d(1, 8, 1).to(memory_format=torch.channels_last)
+    conv = EqualConv2d(8, 8, 3).to(memory_format=torch.channels_last)
+    x = torch.randn(4, 1, 6, 6)
+    layers = [look, pixel_norm, lambda x: F.leaky_relu(x, 0.2), conv, pixel_norm, minibatch_stddev]
+    kept = []
+    for layer in layers:
+        x = layer(x)
+        kept.append(x)
+    gradients = torch.autograd.grad(x, kept, torch.randn_like(x))
+    for value in [*kept, *gradients]:
+        assert value.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_of_single_pixels_is_one(layout):
+    layer = EqualConv2d(5, 3, 1)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(2, 5, 4, 6).contiguous(memory_format=layout)
+    expected = F.conv2d(x, layer.weight / math.sqrt(5), layer.bias)
+    torch.testing.assert_close(layer(x), expected)
+
+
 def test_copies_and_the_meta_device():
     layer = EqualConv2d(2, 3, 3)
     twin = copy.deepcopy(layer)

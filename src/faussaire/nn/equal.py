@@ -165,10 +165,12 @@ def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1) -> Tensor:
     """
     rows, features, height, width = x.shape
     group = next(size for size in range(min(group, rows), 0, -1) if rows % size == 0)
-    parts = _wide(x).reshape(rows // group, group, channels, features // channels, height, width)
-    deviation = parts.var(dim=1, unbiased=False).add(1e-8).sqrt().mean(dim=(2, 3, 4))
-    maps = deviation.to(x.dtype).repeat_interleave(group, dim=0)[:, :, None, None]
-    return torch.cat([x, maps.expand(-1, -1, height, width)], dim=1)
+    seen = x.permute(0, 2, 3, 1)  # in this order it all stays channels_last, the derivatives too
+    parts = _wide(seen).reshape(rows // group, group, height, width, channels, features // channels)
+    deviation = parts.var(dim=1, unbiased=False).add(1e-8).sqrt().mean(dim=(1, 2, 4))
+    maps = deviation.to(x.dtype).repeat_interleave(group, dim=0)[:, None, None]
+    seen = torch.cat([seen, maps.expand(-1, height, width, -1)], dim=3)
+    return seen.permute(0, 3, 1, 2)
 
 
 def _wide(x: Tensor) -> Tensor:
