@@ -113,6 +113,20 @@ def generator_relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
     return discriminator_relativistic_average(fake, real)
 
 
+def discriminator_relativistic_average_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """E[max(0, 1 - D(x) + E D(G(z)))] + E[max(0, 1 + D(G(z)) - E D(x))].
+
+    Jolicoeur-Martineau 2018, arXiv 1807.00734, appendix (RaHingeGAN): both sides against the other's
+    mean, and nothing is gained beyond a margin of 1.
+    """
+    return F.relu(1.0 - (real - fake.mean())).mean() + F.relu(1.0 + (fake - real.mean())).mean()
+
+
+def generator_relativistic_average_hinge(real: Tensor, fake: Tensor) -> Tensor:
+    """The same with real and fake exchanged."""
+    return discriminator_relativistic_average_hinge(fake, real)
+
+
 def lecam(real: Tensor, fake: Tensor, real_level: Tensor, fake_level: Tensor) -> Tensor:
     """E[(D(x) - a_F)^2] + E[(D(G(z)) - a_R)^2], for few data, without lambda.
 
@@ -237,6 +251,11 @@ GAMES: dict[str, Game] = {
     "relativistic": Game(discriminator_relativistic, generator_relativistic, relativistic=True),
     "relativistic-average": Game(
         discriminator_relativistic_average, generator_relativistic_average, relativistic=True
+    ),
+    "relativistic-average-hinge": Game(
+        discriminator_relativistic_average_hinge,
+        generator_relativistic_average_hinge,
+        relativistic=True,
     ),
 }
 """The losses by name: what the setting `loss` of the image families chooses from."""

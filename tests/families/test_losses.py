@@ -106,6 +106,19 @@ def test_relativistic_losses_see_only_differences():
     torch.testing.assert_close(losses.generator_relativistic_average(fake, real), average)
 
 
+def test_the_relativistic_average_hinge_is_the_hinge_of_differences():
+    torch.manual_seed(0)
+    real, fake = torch.randn(2, 7).double()
+    hinge = losses.discriminator_hinge(real - fake.mean(), fake - real.mean())
+    found = losses.discriminator_relativistic_average_hinge(real, fake)
+    torch.testing.assert_close(found, hinge)
+    torch.testing.assert_close(losses.generator_relativistic_average_hinge(fake, real), hinge)
+    apart = losses.discriminator_relativistic_average_hinge(real + 9.0, fake - 9.0)
+    assert apart.item() == 0.0
+    back = losses.generator_relativistic_average_hinge(real + 9.0, fake - 9.0)
+    assert back.item() == pytest.approx(2 + 2 * (18 + (real.mean() - fake.mean()).item()))
+
+
 def test_lecam_draws_each_side_to_the_level_of_the_other():
     real, fake = torch.tensor([3.0, 1.0]), torch.tensor([-2.0])
     found = losses.lecam(real, fake, torch.tensor(2.0), torch.tensor(-1.0))
