@@ -170,7 +170,7 @@ class LatentMapping(Mapping):
 
 
 def demodulation(weight: Tensor, scales: Tensor) -> Tensor:
-    """1 / sqrt(sum_{i,t} (s_i w_{oit})^2 + 1e-8): (N, out), in float32. Equation 3.
+    """1 / sqrt(sum_{i,t} (s_i w_{oit})^2 + 1e-8): (N, out), in the weight's own precision. Equation 3.
 
     What the outputs of a convolution must be multiplied by to have unit deviation again, its inputs
     being independent and of unit deviation before they were scaled.
@@ -181,7 +181,7 @@ def demodulation(weight: Tensor, scales: Tensor) -> Tensor:
     """
     with torch.autocast(weight.device.type, enabled=False):
         energy = weight.square().sum(dim=(2, 3))
-        return (scales.float().square() @ energy.T + 1e-8).rsqrt()
+        return (scales.to(energy.dtype).square() @ energy.T + 1e-8).rsqrt()
 
 
 class ModulatedConv2d(nn.Module):
@@ -462,13 +462,14 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
                 "Choose a larger --resolution; small pictures are enlarged.",
             )
         conditions = spec.condition_size if config.conditional else 0
+        synthesis = Synthesis(config, spec)
         self.nets = {
             "mapping": LatentMapping(config, conditions),
-            "synthesis": Synthesis(config, spec),
+            "synthesis": synthesis,
             "discriminator": Discriminator(config, spec, conditions),
         }
-        self.styles = self.nets["synthesis"].styles
-        self.noise_size = self.nets["synthesis"].noise_size if config.noise else 0
+        self.styles = synthesis.styles
+        self.noise_size = synthesis.noise_size if config.noise else 0
         self._rows: int = self.training["batch"]
         self.mean_path = torch.zeros(())
 
