@@ -5,8 +5,8 @@ Koyama, Yuichi Yoshida. 2018. arXiv 1802.05957.
 
 Every layer of the discriminator is divided by its largest singular value (equation 8), which bounds
 the discriminator's Lipschitz constant by construction, without a penalty. The loss is the hinge
-(equations 16 and 17); the networks are those of appendix B.4, tables 4 to 6; Adam with rate 2e-4,
-beta1 0 and beta2 0.9, five discriminator steps for one of the generator, the rate falling to 0.
+(equations 16 and 17); the networks are those of appendix B.4; Adam with rate 2e-4, beta1 0 and beta2
+0.9, five discriminator steps for one of the generator, the rate falling to 0.
 
 By class: cGANs with Projection Discriminator. Takeru Miyato, Masanori Koyama. 2018. arXiv 1802.05637.
 The discriminator adds <V y, phi(x)> to its unconditional logit (equation 3 there); the generator's
@@ -19,8 +19,11 @@ four times the generator's rate takes the place of five (section 4). The preset 
 
 Where this goes beyond the papers or leaves them:
 - Any resolution from 16 up, non-square too: the number of doublings follows from the smaller side,
-  and the generator's output is cropped where sides are not divisible. The paper's tables for 32 and
-  for 128 pixels are the presets `cifar` and `imagenet`; between them lie the defaults, narrower.
+  and the generator's output is cropped where sides are not divisible. The paper's networks for 32 and
+  for 128 pixels are the presets `cifar` and `imagenet`; the defaults are a narrower `imagenet`.
+- By default one discriminator step at twice the generator's rate takes the place of five: the
+  generator then learns from every batch, which is what counts in a run of minutes or hours. The
+  presets have the papers' steps and rates.
 - Samples are made with averaged weights.
 - As in the authors' code, weights begin as Glorot and Bengio's uniform, times sqrt(2) within residual
   branches; attention's keys and values are max-pooled, which SAGAN's code does and its text does not.
@@ -64,13 +67,13 @@ class SNGANConfig(GameConfig):
     """
 
     loss: LossName = "hinge"
+    discriminator_lr: float | None = 4e-4
     lr_decay: Literal["none", "linear"] = "linear"
     beta1: float = 0.0
     beta2: float = 0.9
-    critic_steps: int = 5
     latent: int = 128
-    width: int = 64
-    max_width: int = 256
+    width: int = 32
+    max_width: int = 128
     discriminator_width: int | None = None
     discriminator_max_width: int | None = None
     plain_blocks: int = 1
@@ -303,31 +306,44 @@ class SNGAN(ImageGAN[SNGANConfig]):
 
     Config = SNGANConfig
     least_side = 16
-    training: ClassVar = {"batch": 64}
+    training: ClassVar = {"batch": 32}
     presets: ClassVar = {
+        # Miyato et al., appendix B.4: residual networks for CIFAR-10, 4x4 to 32x32 pixels.
         "cifar": {
             "width": 256,
             "max_width": 256,
             "discriminator_width": 128,
             "discriminator_max_width": 128,
             "plain_blocks": 2,
+            "discriminator_lr": 2e-4,
+            "critic_steps": 5,
             "batch": 64,
         },
-        "imagenet": {"width": 64, "max_width": 1024, "batch": 64},
+        # The same for ImageNet, 4x4 to 128x128.
+        "imagenet": {
+            "width": 64,
+            "max_width": 1024,
+            "discriminator_lr": 2e-4,
+            "critic_steps": 5,
+            "batch": 64,
+        },
+        # Zhang et al., section 4.
         "sagan": {
+            "width": 64,
+            "max_width": 1024,
             "attention": 32,
             "generator_spectral": True,
             "lr": 1e-4,
             "discriminator_lr": 4e-4,
             "lr_decay": "none",
-            "critic_steps": 1,
+            "batch": 256,
         },
     }
     sizes: ClassVar = {
-        "tiny": {"width": 32, "max_width": 128},
-        "small": {"width": 64, "max_width": 256},
-        "base": {"width": 64, "max_width": 1024},
-        "large": {"width": 128, "max_width": 1024},
+        "tiny": {"width": 16, "max_width": 64},
+        "small": {"width": 32, "max_width": 128},
+        "base": {"width": 64, "max_width": 512},
+        "large": {"width": 64, "max_width": 1024},
     }
 
     def __init__(self, config: SNGANConfig, spec: Pictures) -> None:
