@@ -14,7 +14,7 @@ import torch
 from faussaire.core import events
 from faussaire.core.batch import mix
 from faussaire.core.checkpoint import Checkpoints
-from faussaire.core.config import Settings, resolve
+from faussaire.core.config import AUTO, Settings, resolve
 from faussaire.core.errors import Diverged, Interrupted, UserError, nearest
 from faussaire.core.events import Audience, Observer
 from faussaire.core.loop import Loop
@@ -169,6 +169,9 @@ def _train(
     world, settings = shop.world, shop.settings
     checkpoints = Checkpoints(run.checkpoints, keep=settings.training.keep)
     restored = checkpoints.load_latest()
+    if settings.training.micro == AUTO:
+        fitting = dataclasses.replace(settings.training, micro=shop.fit())
+        settings = shop.settings = dataclasses.replace(settings, training=fitting)
     total, seconds = _budget(shop, restored[1] if restored else None)
     shop.device = dataclasses.replace(
         shop.device, compile=choose_compilation(settings, shop.device.kind, seconds)
@@ -328,10 +331,10 @@ def _budget(shop: Workshop, record: Mapping[str, Any] | None) -> tuple[int, floa
     if training.duration is None:
         total = training.examples or DEFAULT_EXAMPLES
         unsure = shop.device.kind == "cuda" and training.compile == "auto"
-        return total, total / shop.measure().per_second if unsure else math.inf
+        return total, shop.measure().time(total) if unsure else math.inf
     if record and record.get("seconds") == training.duration:
         return int(record["total"]), training.duration
-    return max(1, round(shop.measure().per_second * training.duration)), training.duration
+    return shop.measure().examples(training.duration), training.duration
 
 
 def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.loop import Plan, Rounds
+from faussaire.core.phase import Stage
 from faussaire.core.quantity import format_resolution
 from faussaire.core.state import State
 from faussaire.data.check import Check, check
@@ -191,6 +193,7 @@ class Workshop:
             preview = max(training.batch, round(total / _PREVIEWS))
         return Plan(
             batch=training.batch,
+            micro=training.micro or None,
             seed=training.seed,
             seconds=training.duration,
             preview_every=preview,
@@ -199,39 +202,147 @@ class Workshop:
         )
 
     def measure(self, rounds: int = 3) -> Measurement:
-        """Play a few real rounds on a throw-away state and time them."""
+        """Play a few real rounds of every stage on a throw-away state and time them."""
         state = self.state(DEFAULT_EXAMPLES)
         playing = Rounds(state, self.stream(), self.plan(DEFAULT_EXAMPLES), self.world)
-        playing.play()  # allocations, kernel choice and compilation happen once
-        self.device.synchronise()
-        before, seen = time.perf_counter(), state.clock.examples
-        for _ in range(rounds):
-            playing.play()
-        playing.means.take(self.world)
-        self.device.synchronise()
-        taken = time.perf_counter() - before
-        per_second = torch.tensor([(state.clock.examples - seen) / taken])
-        self.world.mean_([per_second])
+        seconds = {}
+        for stage in self.visit_stages(state):
+            playing.play()  # allocations, kernel choice and compilation happen once
+            seconds[stage.name] = self._seconds_an_example(
+                playing, stage, rounds if len(state.stages) == 1 else 1
+            )
+        means = torch.tensor(list(seconds.values()))
+        self.world.mean_([means])
         return Measurement(
-            per_second=float(per_second),
+            seconds=dict(zip(seconds, means.tolist(), strict=True)),
+            stages=state.family.stages,
             memory=self.device.peak_memory(),
             parameters=count_parameters(state),
         )
 
+    def visit_stages(self, state: State) -> Iterator[Stage]:
+        """Put the clock of a throw-away state to the beginning of each stage, one after the other.
+
+        Rounds count from 0 there, so that the first plays every lazy phase.
+        """
+        begin = 0
+        for stage in state.stages:
+            state.clock = dataclasses.replace(
+                state.clock, examples=begin, rounds=0, stage=stage.name
+            )
+            yield stage
+            begin = stage.until or begin
+
+    def _seconds_an_example(self, playing: Rounds, stage: Stage, rounds: int) -> float:
+        """Seconds an example of a stage costs, lazy phases counted as often as they come."""
+
+        def play(at: int) -> float:
+            state = playing.state
+            state.clock = dataclasses.replace(state.clock, rounds=at)
+            self.device.synchronise()
+            before, seen = time.perf_counter(), state.clock.examples
+            playing.play()
+            playing.means.take(self.world)
+            self.device.synchronise()
+            taken = (time.perf_counter() - before) / (state.clock.examples - seen)
+            # Time stands still, or a short stage would be left while it is measured.
+            state.clock = dataclasses.replace(state.clock, examples=seen)
+            return taken
+
+        plain = sum(play(1) for _ in range(rounds)) / rounds
+        extra: dict[int, float] = {}
+        for every in sorted({phase.every for phase in stage.phases} - {1}):
+            along = sum(cost for other, cost in extra.items() if every % other == 0)
+            extra[every] = max(0.0, play(every) - plain - along)
+        return plain + sum(cost / every for every, cost in extra.items())
+
+    def fit(self) -> int:
+        """Examples of a batch that a process can handle at once in any stage, a power of two or all.
+
+        A GPU is tried with ever smaller parts until one fits. Elsewhere, where too much would end
+        the process, two small parts are measured and the rest is a straight line through them, up to
+        four fifths of the memory that is free.
+        """
+        largest = max(
+            (stage.batch or self.settings.training.batch) for stage in self.state(1000).stages
+        )
+        rows = self.world.rows(largest)
+        share = rows.stop - rows.start
+        sizes = [share, *(2**power for power in range(20, -1, -1) if 2**power < share)]
+        if self.device.kind == "cuda":
+            found = next((size for size in sizes if self._fits(size)), 1)
+        else:
+            small = max(1, min(4, share // 4))
+            peaks = [self._peak(size) for size in (small, 2 * small)]
+            slope = max(1.0, (peaks[1] - peaks[0]) / small)
+            free = 0.8 * available_memory() / max(1, self.world.size)
+            found = next((size for size in sizes if (size - 2 * small) * slope < free), 1)
+        agreed = torch.tensor([-float(found)])
+        self.world.any(False)
+        return round(-float(self.world.gather(agreed).max()))
+
+    def _fits(self, micro: int) -> bool:
+        try:
+            self._peak(micro)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return False
+        return True
+
+    def _peak(self, micro: int) -> int:
+        """Bytes at the peak of one round of every stage, with parts of this size."""
+        state = self.state(DEFAULT_EXAMPLES)
+        plan = dataclasses.replace(self.plan(DEFAULT_EXAMPLES), micro=micro)
+        playing = Rounds(state, self.stream(), plan, self.world)
+        for _ in self.visit_stages(state):
+            playing.play()
+        return self.device.peak_memory()
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """What three real rounds tell.
+    """What a few real rounds tell.
 
     Attributes:
-        per_second: examples per second over all processes.
+        seconds: an example costs over all processes, by stage.
+        stages: the training plan for a total of examples.
         memory: peak memory in bytes.
         parameters: trainable numbers by net.
     """
 
-    per_second: float
+    seconds: Mapping[str, float]
+    stages: Callable[[int], Sequence[Stage]]
     memory: int
     parameters: Mapping[str, int]
+
+    def time(self, total: int) -> float:
+        """Seconds that a run of so many examples takes."""
+        begin, spent = 0, 0.0
+        for stage in self.stages(total):
+            end = total if stage.until is None else min(total, stage.until)
+            spent += max(0, end - begin) * self.seconds.get(stage.name, max(self.seconds.values()))
+            begin = max(begin, end)
+        return spent
+
+    def examples(self, seconds: float) -> int:
+        """Examples of the run that takes so many seconds."""
+        low, high = 1, 2
+        while self.time(high) < seconds and high < 1 << 50:
+            low, high = high, 2 * high
+        while high - low > max(1, low // 1000):
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.time(middle) <= seconds else (low, middle)
+        return low
+
+
+def available_memory() -> int:
+    """Bytes that programs can still take, as Linux tells; elsewhere half of the machine's."""
+    try:
+        text = Path("/proc/meminfo").read_text("ascii")
+        return 1024 * int(text.partition("MemAvailable:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        pages, size = (os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_PAGE_SIZE"))
+        return pages * size // 2
 
 
 def count_parameters(state: State) -> dict[str, int]:

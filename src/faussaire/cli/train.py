@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import tyro
 from faussaire import families
 from faussaire.cli import launch
 from faussaire.cli.console import Reading, console, memory, out, parse, print_json
-from faussaire.core.config import Settings, read_yaml, resolve, sections
+from faussaire.core.config import AUTO, Settings, read_yaml, resolve, sections
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration, format_resolution
 from faussaire.core.run import Run
@@ -49,7 +50,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Parse, then train."""
-    words, family, source = _positionals(arguments)
+    words, family, source = _positionals(_batch_auto(arguments))
     known = _peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
     family = family or layer.get("family")
@@ -130,6 +131,15 @@ def start(
     return 0
 
 
+def _batch_auto(arguments: list[str]) -> list[str]:
+    """`--batch auto` keeps the batch and asks how much of it fits at once."""
+    words = [word.replace("--batch=auto", "--micro=auto") for word in arguments]
+    for index, pair in enumerate(pairwise(words)):
+        if pair == ("--batch", "auto"):
+            words[index] = "--micro"
+    return words
+
+
 def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
     """The leading words that are no flags: family and source; and what is left."""
     words = list(arguments)
@@ -198,15 +208,18 @@ def _rehearse(settings: Settings, command: Command) -> int:
     with workshop.enough_memory(settings):
         shop = workshop.Workshop.open(settings, progress=reading)
         reading.close()
+        if settings.training.micro == AUTO:
+            fitting = dataclasses.replace(settings.training, micro=shop.fit())
+            settings = shop.settings = dataclasses.replace(settings, training=fitting)
         found = shop.measure()
     if not shop.world.leads or shop.report is None:
         return 0
     if settings.training.duration is not None:
         seconds = settings.training.duration
-        examples = round(found.per_second * seconds)
+        examples = found.examples(seconds)
     else:
         examples = settings.training.examples or workshop.DEFAULT_EXAMPLES
-        seconds = examples / found.per_second
+        seconds = found.time(examples)
     height, width = shop.images.resolution
     facts = {
         "family": settings.family,
@@ -218,7 +231,9 @@ def _rehearse(settings: Settings, command: Command) -> int:
         "device": shop.device.describe(),
         "parameters": dict(found.parameters),
         "peak_memory_bytes": found.memory,
-        "examples_per_second": round(found.per_second, 1),
+        "batch": settings.training.batch,
+        "micro": settings.training.micro,
+        "examples_per_second": round(examples / seconds, 1),
         "examples": examples,
         "seconds": round(seconds, 1),
         "settings": settings.flat(),
@@ -237,7 +252,11 @@ def _rehearse(settings: Settings, command: Command) -> int:
     out.print(f"device      {facts['device']}")
     out.print(f"parameters  {sizes}")
     out.print(f"memory      {memory(found.memory)} at the peak of three steps")
-    out.print(f"speed       {found.per_second:,.0f} examples a second")
+    if settings.training.micro:
+        out.print(
+            f"batch       {settings.training.batch}, {settings.training.micro} of them at once"
+        )
+    out.print(f"speed       {examples / seconds:,.0f} examples a second")
     out.print(
         f"time        about {format_duration(seconds)} for {examples:,} examples "
         f"({format_count(examples / len(shop.images))} times the data)"

@@ -51,6 +51,14 @@ class BatchDraws:
         self._device = torch.device(device)
         self._generator = torch.Generator(self._device).manual_seed(seed)
 
+    def mark(self) -> Tensor:
+        """Where the sequence stands, for `rewind`."""
+        return self._generator.get_state()
+
+    def rewind(self, mark: Tensor) -> None:
+        """Go to where the sequence stood at `mark`."""
+        self._generator.set_state(mark)
+
     def _cut(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
         whole = draw((self._total, *shape), generator=self._generator, device=self._device)
         return whole[self.rows]
@@ -110,6 +118,7 @@ class Batch:
         total: rows over all processes.
         thaw: context in which no net is frozen, for `shared`.
         gather: joins the rows of all processes, for `gather`.
+        own: which rows of `gather` are this process's; None: those of `draws`.
     """
 
     def __init__(
@@ -119,11 +128,14 @@ class Batch:
         total: int,
         thaw: Callable[[], AbstractContextManager[Any]] = nullcontext,
         gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+        own: slice | None = None,
     ) -> None:
         self._fields = fields
         self._thaw = thaw
         self._gather = gather
+        self._own = draws.rows if own is None else own
         self._shared: dict[str, Any] = {}
+        self._marks: dict[str, Tensor] = {}
         self.draws = draws
         self.total = total
         self.observed: dict[str, Tensor] = {}
@@ -159,9 +171,22 @@ class Batch:
         differentiate the very same ones. The nets that `make` runs must not have moved in between.
         """
         if name not in self._shared:
+            now = self.draws.mark()
+            first = self._marks.setdefault(name, now)
+            if first is not now:  # forgotten: made again from the same random numbers
+                self.draws.rewind(first)
             with self._thaw():
                 self._shared[name] = make()
+            if first is not now:
+                self.draws.rewind(now)
         return self._shared[name]
+
+    def forget(self) -> None:
+        """Let go of what is shared; who asks again has it computed anew, from the same numbers.
+
+        So a batch that is gone through in parts holds the graph of one part at a time.
+        """
+        self._shared.clear()
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in order and without gradient: (N, ...) -> (total, ...).
@@ -173,7 +198,7 @@ class Batch:
 
     def own(self, rows: Tensor) -> Tensor:
         """This process's share of rows over all processes: (total, ...) -> (N, ...)."""
-        return rows[self.draws.rows]
+        return rows[self._own]
 
     def observe(self, signs: Mapping[str, Tensor]) -> None:
         """Report quantities that are watched but not lowered; their means reach console and plots."""

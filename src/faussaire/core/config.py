@@ -61,12 +61,21 @@ def _flag(quantity: Quantity, metavar: str, kind: type) -> Any:
     )
 
 
+def _parse_micro(text: Any) -> int:
+    return AUTO if str(text).strip().lower() == "auto" else parse_count(text)
+
+
+AUTO = 0
+"""The value of `micro` that is yet to be found."""
+
 _COUNT = Quantity(parse_count, str)
+_MICRO = Quantity(_parse_micro, lambda rows: "auto" if rows == AUTO else str(rows))
 _INTERVAL = Quantity(partial(parse_count, least=0), str)
 _DURATION = Quantity(parse_duration, lambda seconds: f"{seconds:g}s")
 _RESOLUTION = Quantity(parse_resolution, lambda size: format_resolution(*size))
 
 Count = Annotated[int, _COUNT, _flag(_COUNT, "N", int)]
+Micro = Annotated[int, _MICRO, _flag(_MICRO, "auto|N", int)]
 Interval = Annotated[int, _INTERVAL, _flag(_INTERVAL, "N", int)]
 Duration = Annotated[float, _DURATION, _flag(_DURATION, "TIME", float)]
 Resolution = Annotated[tuple[int, int], _RESOLUTION, _flag(_RESOLUTION, "SIZE", tuple)]
@@ -126,7 +135,10 @@ class TrainingConfig:
     Attributes:
         examples: pictures (rows, sentences) to see in all; a picture seen twice counts twice.
         duration: train for this long instead (the flag is --for), such as 90s, 10m or 2h.
-        batch: examples in a batch, over all processes.
+        batch: examples in a batch, over all processes. On the command line `auto` keeps the family's
+            own and finds out how many of them fit into memory at once (micro).
+        micro: examples that each process handles at once; a larger batch is gone through in parts
+            whose gradients are added up. `auto`: as many as fit; None: all.
         seed: of every random number; the same seed gives the same run.
         device: `auto` takes a GPU where there is one.
         precision: `bfloat16` multiplies in bf16 and keeps weights and losses in float32; `auto`
@@ -148,6 +160,7 @@ class TrainingConfig:
     examples: Count | None = None
     duration: Annotated[Duration | None, tyro.conf.arg(name="for")] = None
     batch: int = 64
+    micro: Micro | None = None
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -217,6 +230,8 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
             if written in ("family", "source"):
                 continue
             key = {"duration": "for"}.get(written, written.replace("-", "_"))
+            if key == "batch" and value == "auto":
+                key = "micro"
             if key not in known:
                 raise UserError(
                     f"There is no setting '{written}' for {family}.{nearest(key, known)}",

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,6 +43,8 @@ class Plan:
 
     Attributes:
         batch: examples in a batch over all processes, where the stage does not say.
+        micro: examples that a process handles at once; larger batches are gone through in parts,
+            whose gradients are added up. None: all at once.
         seed: of every random number in training.
         seconds: training time after which to stop; None: when `total` examples are seen.
         preview_every: examples between previews; 0: none.
@@ -52,6 +54,7 @@ class Plan:
     """
 
     batch: int
+    micro: int | None = None
     seed: int = 0
     seconds: float | None = None
     preview_every: int = 0
@@ -74,12 +77,12 @@ class Rounds:
         clock = state.clock
         stage = stage_at(state.stages, clock.examples)
         self._position = clock.examples
-        batch = self._draw(stage)
+        parts = self._draw(stage)
         for phase in stage.phases:
             if clock.rounds % phase.every == 0:
                 for visit in range(phase.repeat):
                     again = visit > 0 or phase.fresh
-                    self._visit(phase, self._draw(stage) if again else batch)
+                    self._visit(phase, self._draw(stage) if again else parts)
         self._level_buffers()
         seen = self._position - clock.examples
         state.clock = dataclasses.replace(
@@ -87,35 +90,59 @@ class Rounds:
         )
         state.average.update(state.clock, seen)
 
-    def _draw(self, stage: Stage) -> Batch:
-        """The next batch, with random numbers that depend on seed and position alone."""
+    def _draw(self, stage: Stage) -> list[Batch]:
+        """The next batch, in one part or more, with random numbers that depend on seed and position
+        alone: a part's are its rows' of the whole batch's."""
         total = stage.batch or self.plan.batch
         position, device = self._position, self.state.device
         self._position += total
         fields = self.stream.read(position, total)
         # For randomness inside nets (dropout, noise): differs by process, repeats after a resume.
         torch.manual_seed(mix(self.plan.seed, "nets", position, self.world.rank))
-        return Batch(
-            {name: device.put(array) for name, array in fields.items()},
-            BatchDraws(
-                mix(self.plan.seed, "batch", position),
-                total=total,
-                rows=self.world.rows(total),
-                device=device.name,
-            ),
-            total,
-            thaw=lambda: self._moving(tuple(self._movable)),
-            gather=self.world.gather,
-        )
+        ours, rank = self.world.rows(total), self.world.rank
+        size = ours.stop - ours.start
+        step = min(self.plan.micro or size, size)
+        parts = []
+        for first in range(0, size, step):
+            part = slice(first, min(first + step, size))
+            count = part.stop - part.start
+            parts.append(
+                Batch(
+                    {name: device.put(array[part]) for name, array in fields.items()},
+                    BatchDraws(
+                        mix(self.plan.seed, "batch", position),
+                        total=total,
+                        rows=slice(ours.start + part.start, ours.start + part.stop),
+                        device=device.name,
+                    ),
+                    count * self.world.size,
+                    thaw=lambda: self._moving(tuple(self._movable)),
+                    gather=self.world.gather,
+                    own=slice(rank * count, (rank + 1) * count),
+                )
+            )
+        return parts
 
-    def _visit(self, phase: Phase, batch: Batch) -> None:
+    def _visit(self, phase: Phase, parts: Sequence[Batch]) -> None:
         """One optimiser step of the phase's nets down the gradient of its loss."""
         state, clock = self.state, self.state.clock
         parameters = [p for net in phase.nets for p in self._movable[net]]
-        with self._moving(phase.nets):
-            terms = phase.loss(batch, clock)
-            loss = phase.every * torch.stack([term.float() for term in terms.values()]).sum()
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        rows = sum(part.total for part in parts)
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        for part in parts:
+            with self._moving(phase.nets):
+                terms = phase.loss(part, clock)
+                loss = phase.every * torch.stack([term.float() for term in terms.values()]).sum()
+            share = part.total / rows
+            found = torch.autograd.grad(
+                loss if share == 1.0 else loss * share, parameters, allow_unused=True
+            )
+            gradients = [_plus(one, two) for one, two in zip(gradients, found, strict=True)]
+            self.means.add({f"{phase.name}.{name}": term for name, term in terms.items()}, "losses")
+            self.means.add(part.observed, "signs")
+            part.observed = {}
+            if share < 1.0:
+                part.forget()
         self.world.mean_([gradient for gradient in gradients if gradient is not None])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
@@ -124,9 +151,6 @@ class Rounds:
                 optimiser.step(clock)
         for parameter in parameters:
             parameter.grad = None
-        self.means.add({f"{phase.name}.{name}": term for name, term in terms.items()}, "losses")
-        self.means.add(batch.observed, "signs")
-        batch.observed = {}
 
     @contextmanager
     def _moving(self, nets: tuple[str, ...]) -> Iterator[None]:
@@ -152,6 +176,13 @@ class Rounds:
                 if buffer.is_floating_point()
             ]
             self.world.mean_(buffers)
+
+
+def _plus(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+    """The sum of two gradients, of which either may be none."""
+    if one is None or two is None:
+        return two if one is None else one
+    return one + two
 
 
 class Means:
