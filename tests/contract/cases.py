@@ -100,6 +100,12 @@ FAMILIES = [
     # Batches of their own by level; halves of 2 pictures form the groups of the whole.
     _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, batches="8:8,16:4"),
     _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, conditional=True),
+    _family("msggan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, combine="lin-cat"),
+    _family(
+        "msggan",
+        **{"fmap_base": 64, "fmap_max": 16, "latent": 8, "stddev_group": 2, "lr": 1e-3},
+        **{"conditional": True, "loss": "wasserstein", "gradient_penalty": 10.0, "drift": 1e-3},
+    ),
     # The game's settings, all of which every image family has.
     _family("dcgan", width=8, loss="relativistic", r1=0.1, r2=0.1, augment="diffaugment"),
     _family(

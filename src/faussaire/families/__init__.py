@@ -22,6 +22,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "fastgan": ("fastgan", "FastGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
+    "msggan": ("msggan", "MSGGAN"),
     "sngan": ("sngan", "SNGAN"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
 }

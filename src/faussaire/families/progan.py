@@ -247,7 +247,9 @@ class Discriminator(Growing):
             else None
         )
         self.summarise = EqualLinear(first * area, first, gain=ROOT2)
-        self.classify = EqualLinear(first, 1)
+        # A relativistic loss sees differences of logits, in which a bias cancels.
+        bias = not config.loss.startswith("relativistic")
+        self.classify = EqualLinear(first, 1, bias=bias)
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         level = (x.shape[2] // self.levels.base[0]).bit_length() - 1
@@ -373,18 +375,3 @@ class ProGAN(ImageGAN[ProGANConfig]):
     def judge(self, images: Tensor, condition: Tensor | None, clock: Clock) -> Tensor:
         self.grow(clock)
         return self.nets["discriminator"](images, condition)
-
-    def sample(
-        self,
-        draws: Draws,
-        *,
-        labels: Tensor | None = None,
-        latents: Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        # The generator ends without a tanh.
-        return (
-            super()
-            .sample(draws, labels=labels, latents=latents, truncation=truncation)
-            .clamp(-1.0, 1.0)
-        )
