@@ -67,7 +67,7 @@ class ProGANConfig(GameConfig):
     """
 
     latent: int = 128
-    fmap_base: int = 1024
+    fmap_base: int = 512
     fmap_max: int = 128
     growth: float = 0.5
     batches: str = ""
@@ -295,10 +295,10 @@ class ProGAN(ImageGAN[ProGANConfig]):
     Config = ProGANConfig
     least_side = 16
     half_life = 11_000.0  # .999 a step of 16 pictures
-    training: ClassVar = {"batch": 16}
+    training: ClassVar = {"batch": 32}
     sizes: ClassVar = {
-        "tiny": {"fmap_base": 512, "fmap_max": 64, "latent": 64},
-        "small": {"fmap_base": 1024, "fmap_max": 128, "latent": 128},
+        "tiny": {"fmap_base": 256, "fmap_max": 64, "latent": 64},
+        "small": {"fmap_base": 512, "fmap_max": 128, "latent": 128},
         "base": {"fmap_base": 4096, "fmap_max": 256, "latent": 256},
         "large": {"fmap_base": 8192, "fmap_max": 512, "latent": 512},
     }
@@ -310,7 +310,6 @@ class ProGAN(ImageGAN[ProGANConfig]):
             "growth": 0.8,
             "batch": 16,
             "batches": "256:14,512:6,1024:3",
-            "examples": 12_000_000,
         },
     }
 
