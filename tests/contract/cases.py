@@ -91,7 +91,14 @@ def _family(name: str, **settings: Any) -> Case:
 
 
 LABELS = {"conditional", "loss", "optimiser"}
-STYLEGAN2 = {"latent": 8, "style": 8, "width": 16, "max_width": 8}
+STYLEGAN2 = {
+    "latent": 8,
+    "style": 8,
+    "width": 16,
+    "max_width": 8,
+    "stddev_group": 2,  # what two processes see of a batch of four
+    "lr": 0.001,
+}
 FAMILIES = [
     _family("classic"),
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
