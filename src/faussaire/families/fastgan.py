@@ -39,7 +39,7 @@ Where this leaves the papers:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -466,7 +466,7 @@ class Pyramid:
     """
 
     def __init__(self) -> None:
-        self._eye: PerceptualDistance | None = None
+        self._eye: Callable[[Tensor], list[Tensor]] | None = None
         self._mean = self._deviation = torch.zeros(())
         generator = torch.Generator().manual_seed(2111_01007)
 
@@ -493,18 +493,13 @@ class Pyramid:
             UserError: the frozen network's weights cannot be had.
         """
         if self._eye is None:
-            self._eye = open_perceptual(device=str(images.device))
-            self._mean, self._deviation = (
-                torch.tensor(value, device=images.device)[:, None, None]
-                for value in (self._eye.mean, self._eye.deviation)
-            )
-            self._channels = [weight.to(images.device) for weight in self._channels]
-            self._scales = [weight.to(images.device) for weight in self._scales]
+            self._open(images.device)
         factor = _SIGHT / min(images.shape[2:])
         if factor > 1.0:
             size = [max(_SIGHT, round(side * factor)) for side in images.shape[2:]]
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        stages = self._eye.net.stages(self._shown(images))
+        assert self._eye is not None
+        stages = self._eye(self._shown(images))
         mixed = [
             F.conv2d(stages[scale], weight)
             for scale, weight in zip(_SCALES, self._channels, strict=True)
@@ -516,12 +511,29 @@ class Pyramid:
             mixed[fine] = mixed[fine] + enlarged
         return mixed
 
+    def _open(self, device: torch.device) -> None:
+        """Read the frozen network, and have all weights here, in the layout that convolutions want."""
+        perceptual = open_perceptual(device=str(device))
+        layout = torch.channels_last
+        if isinstance(perceptual.net, nn.Module):
+            perceptual.net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        self._eye = perceptual.net.stages
+        self._mean, self._deviation = (
+            torch.tensor(value, device=device)[:, None, None]
+            for value in (perceptual.mean, perceptual.deviation)
+        )
+        self._channels, self._scales = (
+            [weight.to(device, memory_format=layout) for weight in weights]
+            for weights in (self._channels, self._scales)
+        )
+
     def _shown(self, images: Tensor) -> Tensor:
         """Pictures as the network wants them; not clamped, which would hide them from the gradient."""
         x = (images + 1.0) / 2.0
         if x.shape[1] == 4:  # transparent pictures lie on white
             x = x[:, :3] * x[:, 3:] + (1.0 - x[:, 3:])
-        return (x.expand(-1, 3, -1, -1) - self._mean) / self._deviation
+        x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        return (x - self._mean) / self._deviation
 
 
 class ProjectedDiscriminator(nn.Module):
