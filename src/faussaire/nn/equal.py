@@ -167,7 +167,9 @@ def minibatch_stddev(x: Tensor, group: int = 4, channels: int = 1) -> Tensor:
     group = next(size for size in range(min(group, rows), 0, -1) if rows % size == 0)
     seen = x.permute(0, 2, 3, 1)  # in this order it all stays channels_last, the derivatives too
     parts = _wide(seen).reshape(rows // group, group, height, width, channels, features // channels)
-    deviation = parts.var(dim=1, unbiased=False).add(1e-8).sqrt().mean(dim=(1, 2, 4))
+    # torch.var over a dimension that is not the last takes ten times as long on a CPU.
+    variance = (parts - parts.mean(dim=1, keepdim=True)).square().mean(dim=1)
+    deviation = variance.add(1e-8).sqrt().mean(dim=(1, 2, 4))
     maps = deviation.to(x.dtype).repeat_interleave(group, dim=0)[:, None, None]
     seen = torch.cat([seen, maps.expand(-1, height, width, -1)], dim=3)
     return seen.permute(0, 3, 1, 2)
