@@ -208,7 +208,7 @@ class Workshop:
         seconds = {}
         for stage in self.visit_stages(state):
             playing.play()  # allocations, kernel choice and compilation happen once
-            seconds[stage.name] = self._seconds_an_example(
+            seconds[stage.name] = self.seconds_an_example(
                 playing, stage, rounds if len(state.stages) == 1 else 1
             )
         means = torch.tensor(list(seconds.values()))
@@ -233,7 +233,7 @@ class Workshop:
             yield stage
             begin = stage.until or begin
 
-    def _seconds_an_example(self, playing: Rounds, stage: Stage, rounds: int) -> float:
+    def seconds_an_example(self, playing: Rounds, stage: Stage, rounds: int) -> float:
         """Seconds an example of a stage costs, lazy phases counted as often as they come."""
 
         def play(at: int) -> float:

@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "Train a GAN on your data: faussaire train dcgan photos/",
     "resume": "Continue a run: faussaire resume runs/dcgan-photos",
     "check": "Look at data before training: faussaire check photos/",
+    "advise": "Which family for your data and machine: faussaire advise photos/",
     "sample": "Make pictures with a trained run",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
