@@ -38,7 +38,7 @@ as torch's own: 45 ms against 98 and 89.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -96,20 +96,27 @@ def _filter(form: type[torch.autograd.Function], x: Tensor, taps: Sequence[float
         return form.apply(x, tuple(taps), *how)
 
 
-@lru_cache
-def _kernel(taps: tuple[float, ...], gain: float) -> Tensor:
-    """(1, 1, k, k), float64."""
+def _kernel(
+    taps: tuple[float, ...], gain: float, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """(1, 1, k, k)."""
     if len(taps) % 2 or taps != taps[::-1]:
         raise ValueError(f"taps must be symmetric and even in number, not {taps}")
-    row = torch.tensor(taps, dtype=torch.float64, device="cpu") / sum(taps)
-    return gain * torch.outer(row, row)[None, None]
+    with torch.inference_mode(False):  # it outlives the mode that asks for it first
+        row = torch.tensor(taps, dtype=torch.float64, device="cpu") / sum(taps)
+        return (gain * torch.outer(row, row)[None, None]).to(device, dtype)
+
+
+_kept_kernel = cache(_kernel)
 
 
 def _depthwise(
     x: Tensor, taps: tuple[float, ...], gain: float, *, padding: int, stride: int = 1
 ) -> Tensor:
     channels = x.shape[1]
-    kernel = _kernel(taps, gain).to(x.device, x.dtype).expand(channels, 1, -1, -1)
+    # A compiler makes a constant of it, and complains of the cache.
+    make = _kernel if torch.compiler.is_compiling() else _kept_kernel
+    kernel = make(taps, gain, x.device, x.dtype).expand(channels, 1, -1, -1)
     return F.conv2d(x, kernel, padding=padding, stride=stride, groups=channels)
 
 
