@@ -209,7 +209,7 @@ def test_without_classes_z_modulates_alone():
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (28, 28), (64, 48), (33, 128)])
 def test_any_size(size):
     spec = Pictures(channels=1, height=size[0], width=size[1])
-    family = BigGAN(BigGANConfig(width=1), spec)
+    family = BigGAN(BigGANConfig(width=2), spec)
     made = family.nets["generator"](torch.randn(2, family.latent))
     assert made.shape == (2, 1, *size)
     assert family.nets["discriminator"](made).shape == (2,)

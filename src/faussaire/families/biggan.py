@@ -75,7 +75,7 @@ class BigGANConfig(GameConfig):
     eps: float = 1e-6
     chunk: int = 20
     shared: int = 128
-    width: int = 8
+    width: int = 16
     flat: bool = False
     attention: int = 0
     orthogonal: float = 1e-4
@@ -96,8 +96,8 @@ class BigGANConfig(GameConfig):
 
 #: Channels after each of the generator's blocks as multiples of `width`, by the number of doublings.
 GENERATOR_TABLES: dict[int, tuple[int, ...]] = {
-    2: (16, 8),
-    3: (16, 8, 4),
+    2: (4, 2),
+    3: (8, 4, 2),
     4: (16, 8, 4, 2),
     5: (16, 8, 4, 2, 1),
     6: (16, 8, 8, 4, 2, 1),
@@ -105,8 +105,8 @@ GENERATOR_TABLES: dict[int, tuple[int, ...]] = {
 }
 #: The same of the discriminator's blocks, the last of which keeps its resolution.
 DISCRIMINATOR_TABLES: dict[int, tuple[int, ...]] = {
-    2: (8, 16, 16),
-    3: (4, 8, 16, 16),
+    2: (2, 4, 4),
+    3: (2, 4, 8, 8),
     4: (1, 2, 4, 8, 16),
     5: (1, 2, 4, 8, 16, 16),
     6: (1, 2, 4, 8, 8, 16, 16),
@@ -351,8 +351,8 @@ class BigGAN(ImageGAN[BigGANConfig]):
         },
     }
     sizes: ClassVar = {
-        "tiny": {"width": 4},
-        "small": {"width": 8},
+        "tiny": {"width": 8},
+        "small": {"width": 16},
         "base": {"width": 32, "attention": 64},
         "large": {"width": 96, "attention": 64},
     }
