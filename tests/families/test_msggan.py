@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from faussaire.core.batch import Batch, BatchDraws, RowDraws
 from faussaire.core.clock import Clock
+from faussaire.core.config import resolve
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.families.msggan import MSGGAN, MSGGANConfig
@@ -156,3 +157,8 @@ def test_conditions_reach_both_players():
 def test_small_pictures_are_refused():
     with pytest.raises(UserError, match="at least 16x16, not 20x12"):
         tiny(Pictures(channels=1, height=12, width=20))
+
+
+def test_its_own_loss_can_be_written_in_a_file():
+    for loss in ("relativistic-average-hinge", "hinge"):
+        assert resolve("msggan", "photos", MSGGANConfig, {"loss": loss}).model.loss == loss
