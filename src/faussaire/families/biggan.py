@@ -22,9 +22,9 @@ one's own folder take `stylegan2`, `r3gan` or, of a few hundred pictures, `fastg
 nevertheless: `--augment diffaugment`, `--evaluate-every`, and the best checkpoint rather than the last.
 
 Where this goes beyond the paper or leaves it:
-- Any resolution from 16 to 1023, non-square too: tables 4 to 9 of the appendix are for 128, 256 and
-  512; 64 is the authors' code's. Those for 16 and 32 continue them downwards; `flat` has the code's
-  networks for CIFAR-10 in their place.
+- Any resolution from 16 to 1023, non-square too. The appendix has tables for 128, 256 and 512; 64 is
+  the authors' code's, 16 and 32 are 64 without its widest blocks; `flat` has the code's networks for
+  CIFAR-10 in their place.
 - Without classes the conditional batch norms see z's chunks alone.
 - Fakes take the classes of the reals in their batch; the paper draws them.
 - Attention's keys and values are max-pooled, and gains of conditional batch norm centred on 1, as in
@@ -153,7 +153,7 @@ class SelfAttention(nn.Module):
 
 
 class GeneratorBlock(nn.Module):
-    """Figure 15b: norm, ReLU, doubling, 3x3; norm, ReLU, 3x3; beside them 1x1 and doubling.
+    """Appendix B: norm, ReLU, doubling, 3x3; norm, ReLU, 3x3; beside them 1x1 and doubling.
 
     x: (N, wide, H, W) and the block's condition (N, K) to (N, narrow, 2H, 2W). The 1x1 convolution
     comes before the doubling, which gives the same for a quarter of the work.
@@ -174,7 +174,7 @@ class GeneratorBlock(nn.Module):
 
 
 class DiscriminatorBlock(nn.Module):
-    """Figure 15c: ReLU, 3x3, ReLU, 3x3, average pooling by two if `halve`; beside them pooling, 1x1.
+    """Appendix B: ReLU, 3x3, ReLU, 3x3, average pooling by two if `halve`; beside them pooling, 1x1.
 
     The first block has no ReLU before its first convolution: it would hide the dark half of the
     picture.

@@ -63,7 +63,7 @@ class _Normalise(BatchNormAct2d):
 def standing_statistics(net: nn.Module, run: Callable[[], object], batches: int) -> None:
     """Replace running statistics by averages over `batches` batches, each counted alike.
 
-    Brock et al. 2019, arXiv 1809.11096, appendix C.1 ("standing statistics"). Running averages belong
+    Brock et al. 2019, arXiv 1809.11096, appendix C ("standing statistics"). Running averages belong
     to the weights being trained; those of a generator with averaged weights are its own only after
     it has seen some batches itself. Only batch norm is in training mode meanwhile.
 
