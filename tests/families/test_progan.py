@@ -268,3 +268,13 @@ def test_the_batch_table():
 def test_small_pictures_are_refused():
     with pytest.raises(UserError, match="at least 16x16, not 20x12"):
         tiny(Pictures(channels=1, height=12, width=20))
+
+
+def test_the_quick_preset_has_its_penalty_in_every_stage():
+    family = tiny(**ProGAN.presets["quick"])
+    for stage in family.stages(1000):
+        assert [phase.name for phase in stage.phases] == ["discriminator", "penalty", "generator"]
+    batch = batch_of(torch.rand(4, 3, 32, 32))
+    terms = family.penalty_loss(batch, Clock(examples=300, total=1000))
+    assert terms.keys() == {"r1"}
+    assert terms["r1"] > 0
