@@ -454,6 +454,12 @@ def initialise(net: nn.Module) -> None:
 _SIGHT = 128  # pixels of the smaller side that the frozen network is shown at least
 _SCALES = (0, 1, 2, 6)  # of SqueezeNet's stages: a half, quarter, eighth and sixteenth of the side
 _SEEN = (64, 128, 256, 512)  # their channels, which the random projections keep
+_LEVELS = (
+    34.0,
+    59.0,
+    51.0,
+    12.0,
+)  # their root mean squares on photographs (60 of BSDS500, 128 pixels)
 
 
 class Pyramid:
@@ -472,7 +478,7 @@ class Pyramid:
 
         def kaiming(*shape: int) -> Tensor:
             weight = torch.randn(shape, generator=generator, device="cpu")
-            return weight * math.sqrt(2.0 / math.prod(shape[1:]))
+            return weight / math.sqrt(math.prod(shape[1:]))  # gain 1: no rectifier follows
 
         self._channels = [kaiming(c, c, 1, 1) for c in _SEEN]
         self._scales = [kaiming(fine, coarse, 3, 3) for fine, coarse in pairwise(_SEEN)]
@@ -501,8 +507,8 @@ class Pyramid:
         assert self._eye is not None
         stages = self._eye(self._shown(images))
         mixed = [
-            F.conv2d(stages[scale], weight)
-            for scale, weight in zip(_SCALES, self._channels, strict=True)
+            F.conv2d(stages[scale] / level, weight)
+            for scale, level, weight in zip(_SCALES, _LEVELS, self._channels, strict=True)
         ]
         for fine in reversed(range(3)):
             coarse = F.conv2d(mixed[fine + 1], self._scales[fine], padding=1)
@@ -539,7 +545,8 @@ class Pyramid:
 class ProjectedDiscriminator(nn.Module):
     """Pictures to logits (N, L): four small discriminators, one for each scale of frozen features.
 
-    Each halves its map to 4..7 pixels and judges the 4x4 windows.
+    Each chooses among the channels by a 1x1 convolution, halves its map to 4..7 pixels and judges the
+    4x4 windows.
     """
 
     def __init__(self, config: FastGANConfig, spec: Pictures) -> None:
@@ -550,9 +557,15 @@ class ProjectedDiscriminator(nn.Module):
         self.bodies, self.heads = nn.ModuleList(), nn.ModuleList()
         for side, seen in zip(self.pyramid.sides(spec), _SEEN, strict=True):
             halvings = int(math.log2(side / 4))
-            widths = [seen, *(_width(width, 8, left) for left in reversed(range(halvings)))]
+            widths = [_width(width, 8, left) for left in range(halvings, -1, -1)]
+            # No norm here, as in the pixels' discriminator: batch norm would hide what all pictures of
+            # a batch share, such as a background of the wrong colour.
             self.bodies.append(
-                nn.Sequential(*(Down(low, high, deep=False) for low, high in pairwise(widths)))
+                nn.Sequential(
+                    _convolution(seen, widths[0], 1),
+                    nn.LeakyReLU(0.2),
+                    *(Down(low, high, deep=False) for low, high in pairwise(widths)),
+                )
             )
             self.heads.append(Head(widths[-1], conditions))
         initialise(self)
