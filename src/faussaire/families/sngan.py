@@ -21,9 +21,9 @@ Where this goes beyond the papers or leaves them:
 - Any resolution from 16 up, non-square too: the number of doublings follows from the smaller side,
   and the generator's output is cropped where sides are not divisible. The paper's networks for 32 and
   for 128 pixels are the presets `cifar` and `imagenet`; the defaults are a narrower `imagenet`.
-- By default one discriminator step at twice the generator's rate takes the place of five: the
-  generator then learns from every batch, which is what counts in a run of minutes or hours. The
-  presets have the papers' steps and rates.
+- By default one discriminator step at twice the generator's rate takes the place of five, and rates
+  are twice the paper's: the generator then learns from every batch, which is what counts in a run of
+  minutes or hours. The presets have the papers' steps and rates.
 - Samples are made with averaged weights.
 - As in the authors' code, weights begin as Glorot and Bengio's uniform, times sqrt(2) within residual
   branches; attention's keys and values are max-pooled, which SAGAN's code does and its text does not.
@@ -67,7 +67,8 @@ class SNGANConfig(GameConfig):
     """
 
     loss: LossName = "hinge"
-    discriminator_lr: float | None = 4e-4
+    lr: float = 4e-4
+    discriminator_lr: float | None = 8e-4
     lr_decay: Literal["none", "linear"] = "linear"
     beta1: float = 0.0
     beta2: float = 0.9
@@ -315,6 +316,7 @@ class SNGAN(ImageGAN[SNGANConfig]):
             "discriminator_width": 128,
             "discriminator_max_width": 128,
             "plain_blocks": 2,
+            "lr": 2e-4,
             "discriminator_lr": 2e-4,
             "critic_steps": 5,
             "batch": 64,
@@ -323,6 +325,7 @@ class SNGAN(ImageGAN[SNGANConfig]):
         "imagenet": {
             "width": 64,
             "max_width": 1024,
+            "lr": 2e-4,
             "discriminator_lr": 2e-4,
             "critic_steps": 5,
             "batch": 64,
