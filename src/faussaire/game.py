@@ -40,6 +40,7 @@ LossName = Literal[
     "hinge",
     "relativistic",
     "relativistic-average",
+    "relativistic-average-hinge",
 ]
 
 
@@ -249,7 +250,8 @@ class ImageGAN(Family[ConfigT]):
             terms["r2"] = r2 * penalty
         else:
             fake_logits = critic(fake)
-        terms = {"adversarial": self.game.discriminator(real_logits, fake_logits), **terms}
+        adversarial = self.game.discriminator(real_logits, fake_logits, **self.means(batch))
+        terms = {"adversarial": adversarial, **terms}
         if config.gradient_penalty:
             mix = batch.uniform()
             penalty = losses.gradient_penalty(critic, real, fake, mix)
@@ -297,9 +299,13 @@ class ImageGAN(Family[ConfigT]):
         if self.game.relativistic:
             with torch.no_grad():  # the reals do not depend on the generator
                 real_logits = critic(self.reals(batch, clock))
-        return {"adversarial": self.game.generator(real_logits, fake_logits)}
+        return {"adversarial": self.game.generator(real_logits, fake_logits, **self.means(batch))}
 
     # ---- Their parts ----
+
+    def means(self, batch: Batch) -> dict[str, losses.Mean]:
+        """What a loss needs that compares with the average logit."""
+        return {"mean": batch.mean} if self.game.average else {}
 
     def condition(self, batch: Batch) -> Tensor | None:
         """The conditions of the reals, (N, K), which the fakes take over; None without any."""

@@ -20,6 +20,7 @@ from faussaire.core.device import differentiable_twice
 
 Samples = Tensor | tuple[Tensor, ...]
 Critic = Callable[[Samples], Tensor]
+Mean = Callable[[Tensor], Tensor]
 
 
 def discriminator_minimax(real: Tensor, fake: Tensor) -> Tensor:
@@ -98,33 +99,39 @@ def generator_relativistic(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(real - fake).mean()
 
 
-def discriminator_relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_relativistic_average(
+    real: Tensor, fake: Tensor, mean: Mean = torch.mean
+) -> Tensor:
     """Reals against the mean fake, fakes against the mean real.
 
     -E[log sigmoid(D(x) - E D(G(z)))] - E[log(1 - sigmoid(D(G(z)) - E D(x)))]. Jolicoeur-Martineau
     2018, arXiv 1807.00734, section 4.2 (RaSGAN); the loss of ESRGAN (Wang et al. 2018, arXiv
     1809.00219, equation 1).
     """
-    return F.softplus(fake.mean() - real).mean() + F.softplus(fake - real.mean()).mean()
+    return F.softplus(mean(fake) - real).mean() + F.softplus(fake - mean(real)).mean()
 
 
-def generator_relativistic_average(real: Tensor, fake: Tensor) -> Tensor:
+def generator_relativistic_average(real: Tensor, fake: Tensor, mean: Mean = torch.mean) -> Tensor:
     """The same with real and fake exchanged. Wang et al. 2018, arXiv 1809.00219, equation 2."""
-    return discriminator_relativistic_average(fake, real)
+    return discriminator_relativistic_average(fake, real, mean)
 
 
-def discriminator_relativistic_average_hinge(real: Tensor, fake: Tensor) -> Tensor:
+def discriminator_relativistic_average_hinge(
+    real: Tensor, fake: Tensor, mean: Mean = torch.mean
+) -> Tensor:
     """E[max(0, 1 - D(x) + E D(G(z)))] + E[max(0, 1 + D(G(z)) - E D(x))].
 
     Jolicoeur-Martineau 2018, arXiv 1807.00734, appendix (RaHingeGAN): both sides against the other's
     mean, and nothing is gained beyond a margin of 1.
     """
-    return F.relu(1.0 - (real - fake.mean())).mean() + F.relu(1.0 + (fake - real.mean())).mean()
+    return F.relu(1.0 - (real - mean(fake))).mean() + F.relu(1.0 + (fake - mean(real))).mean()
 
 
-def generator_relativistic_average_hinge(real: Tensor, fake: Tensor) -> Tensor:
+def generator_relativistic_average_hinge(
+    real: Tensor, fake: Tensor, mean: Mean = torch.mean
+) -> Tensor:
     """The same with real and fake exchanged."""
-    return discriminator_relativistic_average_hinge(fake, real)
+    return discriminator_relativistic_average_hinge(fake, real, mean)
 
 
 def lecam(real: Tensor, fake: Tensor, real_level: Tensor, fake_level: Tensor) -> Tensor:
@@ -228,12 +235,15 @@ class Game:
         generator: of logits (real, fake); only a relativistic one looks at the first.
         relativistic: whether the generator's loss needs D(x).
         probability: whether the sigmoid of a logit is D's probability that the sample is real.
+        average: whether both take `mean`, the mean over all logits of the batch: where it lies on
+            several processes, that is not the mean of the logits at hand.
     """
 
-    discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor, Tensor], Tensor]
+    discriminator: Callable[..., Tensor]
+    generator: Callable[..., Tensor]
     relativistic: bool = False
     probability: bool = False
+    average: bool = False
 
 
 def _of_fakes(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -250,12 +260,16 @@ GAMES: dict[str, Game] = {
     "hinge": Game(discriminator_hinge, _of_fakes(generator_hinge)),
     "relativistic": Game(discriminator_relativistic, generator_relativistic, relativistic=True),
     "relativistic-average": Game(
-        discriminator_relativistic_average, generator_relativistic_average, relativistic=True
+        discriminator_relativistic_average,
+        generator_relativistic_average,
+        relativistic=True,
+        average=True,
     ),
     "relativistic-average-hinge": Game(
         discriminator_relativistic_average_hinge,
         generator_relativistic_average_hinge,
         relativistic=True,
+        average=True,
     ),
 }
 """The losses by name: what the setting `loss` of the image families chooses from."""

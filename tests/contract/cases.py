@@ -107,11 +107,9 @@ FAMILIES = [
     # Batches of their own by level; halves of 2 pictures form the groups of the whole.
     _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, batches="8:8,16:4"),
     _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, conditional=True),
-    # Not its own loss, which has means over the batch: two processes take those of their halves.
     _family(
         "msggan",
         **{"fmap_base": 64, "fmap_max": 16, "latent": 8, "stddev_group": 2, "combine": "lin-cat"},
-        loss="hinge",
     ),
     _family(
         "msggan",

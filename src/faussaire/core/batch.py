@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from faussaire.core.distributed import AllSum
+
 
 def mix(*parts: int | str) -> int:
     """A 63-bit seed from any numbers and words, equal on every machine."""
@@ -119,6 +121,8 @@ class Batch:
         thaw: context in which no net is frozen, for `shared`.
         gather: joins the rows of all processes, for `gather`.
         own: which rows of `gather` are this process's; None: those of `draws`.
+        sum: adds tensors of all processes, for `mean`.
+        whole: rows of the batch that this is a part of; None: it is the whole.
     """
 
     def __init__(
@@ -129,15 +133,19 @@ class Batch:
         thaw: Callable[[], AbstractContextManager[Any]] = nullcontext,
         gather: Callable[[Tensor], Tensor] = lambda rows: rows,
         own: slice | None = None,
+        sum: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        whole: int | None = None,
     ) -> None:
         self._fields = fields
         self._thaw = thaw
         self._gather = gather
+        self._sum = sum
         self._own = draws.rows if own is None else own
         self._shared: dict[str, Any] = {}
         self._marks: dict[str, Tensor] = {}
         self.draws = draws
         self.total = total
+        self.whole = total if whole is None else whole
         self.observed: dict[str, Tensor] = {}
 
     @property
@@ -195,6 +203,11 @@ class Batch:
         the same on every process and a checkpoint needs it once.
         """
         return self._gather(rows.detach())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of (N, ...) values over the rows of all processes, (), differentiable."""
+        sums = AllSum.apply(values.sum(), self._sum)
+        return sums * (self.size / (self.total * values.numel()))
 
     def own(self, rows: Tensor) -> Tensor:
         """This process's share of rows over all processes: (total, ...) -> (N, ...)."""

@@ -7,7 +7,7 @@ that `World.join` reads. With one process every method is the identity.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -147,3 +147,19 @@ class World:
         """Close the connections."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+class AllSum(torch.autograd.Function):
+    """A sum over processes, differentiable: every process's input acts on every process's output.
+
+    `AllSum.apply(tensor, reduce)`, where reduce is `World.sum`.
+    """
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.reduce = reduce
+        return reduce(tensor.clone())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return AllSum.apply(gradient, ctx.reduce), None

@@ -119,6 +119,8 @@ class Rounds:
                     thaw=lambda: self._moving(tuple(self._movable)),
                     gather=self.world.gather,
                     own=slice(rank * count, (rank + 1) * count),
+                    sum=self.world.sum,
+                    whole=total,
                 )
             )
         return parts

@@ -68,7 +68,7 @@ class MSGGANConfig(GameConfig):
     fmap_max: int = 128
     combine: Literal["simple", "lin-cat", "cat-lin"] = "simple"
     stddev_group: int = 4
-    loss: Literal[LossName, "relativistic-average-hinge"] = "relativistic-average-hinge"
+    loss: LossName = "relativistic-average-hinge"
     lr: float = 3e-3
     beta1: float = 0.0
     beta2: float = 0.99

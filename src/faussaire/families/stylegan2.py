@@ -497,7 +497,7 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
     # ---- Losses ----
 
     def discriminator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        self._rows = batch.total
+        self._rows = batch.whole
         return super().discriminator_loss(batch, clock)
 
     def generate(self, z: Tensor, condition: Tensor | None, draws: Draws, clock: Clock) -> Tensor:

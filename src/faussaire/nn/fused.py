@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from faussaire.core.distributed import AllSum
 from faussaire.nn.fused_kernels import LANES, kernels
 
 __all__ = ["BatchNormAct2d", "UpConv2d", "enabled", "reduce_statistics"]
@@ -138,19 +139,6 @@ def _moments(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return mean, (square - mean * mean).clamp_min(0.0), count
 
 
-class _Reduce(torch.autograd.Function):
-    """`reduce_statistics`, differentiable: every process's input acts on every process's output."""
-
-    @staticmethod
-    def forward(ctx, sums: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.reduce = reduce
-        return reduce(sums.clone())
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return _Reduce.apply(gradient, ctx.reduce), None
-
-
 def _shared_norm_act(
     x: Tensor,
     weight: Tensor,
@@ -164,7 +152,7 @@ def _shared_norm_act(
     rows = values.new_tensor([values.numel() // values.size(1)])
     sums = torch.cat([values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), rows])
     if reduce is not None:
-        sums = _Reduce.apply(sums, reduce)
+        sums = AllSum.apply(sums, reduce)
     mean, var, count = _moments(sums)
     scale = weight * (var + eps).rsqrt()
     y = values * scale.view(-1, 1, 1) + (bias - mean * scale).view(-1, 1, 1)
