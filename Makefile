@@ -1,7 +1,7 @@
 # make demo        train on handwritten digits and open nothing but files: about three minutes
 # make test        the fast tests; make test-all adds the slow ones
 # make lint        ruff and pyright
-# make bench       speed of the classic networks against a tutorial's loop
+# make bench       speed: a tutorial's loop against ours, then a row for each family
 
 PYTHON ?= python3
 # What pip is asked for. On Linux a plain torch may bring several gigabytes of CUDA: see the README.
@@ -30,6 +30,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.demo
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/family_speed.py
 
 # torch goes first and alone, so that whichever build you choose stays.
 $(VENV)/.torch: constraints.txt

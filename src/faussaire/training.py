@@ -295,7 +295,9 @@ def _play(
             events.Noted,
             message=f"The data have {classes} classes, which are ignored; --conditional learns them.",
         )
-    for note in (*shop.images.notes, *(warning.text for warning in warnings), *notes):
+    cautions = state.family.cautions(len(shop.images), shop.settings.training.batch)
+    notes = [*shop.images.notes, *(warning.text for warning in warnings), *notes, *cautions]
+    for note in notes:
         tell(events.Noted, message=note)
     if state.clock.examples == 0:
         tell(events.PreviewDue)

@@ -67,6 +67,62 @@ def test_sampling_is_determined_by_seed_and_class(run, tmp_path):
     assert "exists" in err
 
 
+def test_seeds_and_truncation(run, tmp_path):
+    faussaire("sample", run, "--seeds", "3,5-6", "--out", tmp_path / "each", "--class", "red")
+    names = sorted(path.name for path in (tmp_path / "each").iterdir())
+    assert names == ["seed3-00000.png", "seed5-00000.png", "seed6-00000.png"]
+    model = package.load(run)
+    one = model.sample(1, seed=5, label="red")
+    two = model.sample(seeds=[3, 5, 6], label="red")
+    torch.testing.assert_close(two[1:2], one, atol=2e-2, rtol=0)  # bf16, in batches of 1 and 3
+    typical = model.sample(seeds=[3, 5, 6], label="red", truncation=0.01)
+    assert typical.var(dim=0).mean() < two.var(dim=0).mean()
+    _, err = faussaire("sample", run, "--seeds", "7-3", "--grid", tmp_path / "n.png", expect=2)
+    assert "0-31" in err
+
+
+def test_advice_names_a_command_that_works(photos):
+    said, _ = faussaire("advise", photos, "--classes", "folders", "--for", "1m", "--json")
+    found = json.loads(said)
+    assert found["advice"]["family"] == "fastgan"  # there are few
+    assert found["examples_per_second"] > 0
+    words = found["command"].split()[1:]
+    assert words[:3] == ["train", "fastgan", str(photos)]
+    said, _ = faussaire(*words, "--dry-run", "--json")
+    assert json.loads(said)["family"] == "fastgan"
+
+
+def test_a_batch_that_fits_is_found_and_kept(photos, tmp_path):
+    common = ["train", "dcgan", photos, *TINY, "--examples", "64", "--out", tmp_path / "parts"]
+    faussaire(*common, "--micro", "5")
+    config = (tmp_path / "parts" / "config.yaml").read_text()
+    assert "batch: 16" in config
+    assert "micro: '5'" in config
+    said, _ = faussaire("train", "dcgan", photos, *TINY, "--batch", "auto", "--dry-run", "--json")
+    plan = json.loads(said)
+    assert plan["batch"] == 16
+    assert plan["micro"] == 16  # pictures this small all fit
+
+
+def test_sizes_lie_under_flags(photos):
+    plans = {}
+    for words in (("--size", "tiny"), ("--size", "base"), ("--size", "base", "--width", "8")):
+        said, _ = faussaire(
+            "train", "dcgan", photos, "--resolution", "16", *words, "--dry-run", "--json"
+        )
+        plans[words] = json.loads(said)["settings"]["width"]
+    assert list(plans.values()) == [32, 64, 8]
+    _, err = faussaire("train", "dcgan", photos, "--size", "huge", expect=2)
+    assert "tiny, small, base, large" in err
+
+
+def test_biggan_says_when_it_is_the_wrong_choice(photos):
+    said, _ = faussaire(
+        "train", "biggan", photos, "--resolution", "16", "--size", "tiny", "--dry-run"
+    )
+    assert "known to collapse" in said
+
+
 def test_the_same_from_python(run):
     model = package.load(run)
     samples = model.sample(5, seed=1)

@@ -202,6 +202,8 @@ def _parse(
 
 def _rehearse(settings: Settings, command: Command) -> int:
     """--dry-run: three real steps, and what they mean for the whole."""
+    import torch
+
     from faussaire import workshop
 
     reading = Reading()
@@ -249,6 +251,10 @@ def _rehearse(settings: Settings, command: Command) -> int:
     )
     for warning in shop.report.warnings:
         out.print(f"            note: {warning.text}", markup=False)
+    with torch.device("meta"):
+        family = shop.kind(settings.model, shop.spec)
+    for caution in family.cautions(len(shop.images), settings.training.batch):
+        out.print(f"            note: {caution}", markup=False)
     out.print(f"device      {facts['device']}")
     out.print(f"parameters  {sizes}")
     out.print(f"memory      {memory(found.memory)} at the peak of three steps")

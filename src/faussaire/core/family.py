@@ -91,6 +91,13 @@ class Family(Generic[ConfigT]):
         """The training plan for a run of `total` examples."""
         raise NotImplementedError
 
+    def cautions(self, count: int, batch: int) -> list[str]:
+        """Sentences for those who are about to train this on `count` examples in such batches.
+
+        Where the family is known to fail, and what to take instead.
+        """
+        return []
+
     def latents(self, draws: Draws) -> Tensor | None:
         """Latent vectors for `draws.size` samples, or None where the family has no latent space."""
         return None

@@ -381,6 +381,23 @@ class BigGAN(ImageGAN[BigGANConfig]):
             terms["orthogonal"] = self.config.orthogonal * penalty
         return terms
 
+    def cautions(self, count: int, batch: int) -> list[str]:
+        found = []
+        if count < 20_000:
+            found.append(
+                f"BigGAN was made for a million pictures; of {count:,} it is known to collapse early. "
+                "stylegan2 (or fastgan, below 2,000) is the better choice, "
+                "--augment diffaugment and --evaluate-every the least precautions."
+            )
+        if batch < 256:
+            found.append(
+                f"BigGAN was made for batches of 2,048; with {batch} it is known to be unstable. "
+                "Keep the best checkpoint rather than the last (--evaluate-every)."
+            )
+        if not self.config.conditional:
+            found.append("Without classes BigGAN has little over sngan, which is simpler.")
+        return found
+
     def settle(self, draws: Draws) -> None:
         """Standing statistics; not for condition vectors, which cannot be drawn."""
         if self.config.conditional and not self.spec.classes:
