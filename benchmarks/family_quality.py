@@ -52,7 +52,7 @@ def train(family: str, name: str, seed: int, options: argparse.Namespace) -> dic
     run = options.out / f"{name}-{family}-{seed}"
     weights = str(options.data / "weights")
     measuring = ["--extractor", "squeezenet1.1", "--weights", weights]
-    # How many pictures that is depends on the family; a rehearsal tells, and eight parts are measured.
+    # How many pictures that is depends on the family; a rehearsal tells, and five parts are measured.
     common = [family, str(options.data / source), *how, "--for", f"{options.minutes}m"]
     common += ["--seed", str(seed), *options.settings]
     plan = json.loads(
@@ -118,7 +118,7 @@ def rows(results: list[dict[str, Any]]) -> list[str]:
                 mean("best", "fid"),
                 f"| {name} | {family} | {len(some)} | {seen:,.0f} | {speed:,.0f} | "
                 f"{mean('best', 'fid'):.1f}{spread} | {mean('latest', 'fid'):.1f} | "
-                f"{1000 * mean('best', 'kid'):.1f} | {mean('best', 'precision'):.2f} | "
+                f"{mean('best', 'kid'):.1f} | {mean('best', 'precision'):.2f} | "
                 f"{mean('best', 'recall'):.2f} |",
             )
         )
@@ -144,6 +144,10 @@ def main() -> None:
     results = []
     if record.exists():
         results = [json.loads(line) for line in record.read_text("utf-8").splitlines()]
+    for one in results:
+        asked = (options.minutes, options.threads, options.settings)
+        if (one["minutes"], one["threads"], one["settings"]) != asked:
+            raise SystemExit(f"{record} holds runs of other minutes, threads or settings.")
     done = {(one["set"], one["family"], one["seed"]) for one in results}
     for seed in options.seeds:
         for name in options.sets:

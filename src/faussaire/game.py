@@ -149,6 +149,12 @@ class ImageGAN(Family[ConfigT]):
                 "Put each class in a sub-folder and add --classes folders, or give a labels.csv.",
             )
         self.game = losses.GAMES[config.loss]
+        if config.augment == "ada" and not self.game.levelled:
+            raise UserError(
+                f"--augment ada cannot be steered with the loss {config.loss}: it reads the sign of "
+                "D(x), and to this loss only differences of D matter.",
+                "Use --augment diffaugment, or another --loss.",
+            )
         self.ada = AdaController(target=config.ada_target, span=config.ada_span)
         self.levels = Levels()
 
@@ -167,6 +173,12 @@ class ImageGAN(Family[ConfigT]):
     def gammas(self, clock: Clock) -> tuple[float, float]:
         """gamma of R1 and of R2 at this instant."""
         return self.r1, self.config.r2 or 0.0
+
+    @property
+    def penalised(self) -> tuple[bool, bool]:
+        """Whether R1 and R2 are taken: what begins at 0 stays out."""
+        r1, r2 = self.gammas(Clock())
+        return r1 > 0, r2 > 0
 
     @property
     def shares_fakes(self) -> bool:
@@ -212,7 +224,7 @@ class ImageGAN(Family[ConfigT]):
             loss=self.generator_loss,
             fresh=self.fresh_reals,
         )
-        late = config.penalty_every > 1 and (self.r1 or config.r2 != 0.0)
+        late = config.penalty_every > 1 and any(self.penalised)
         return (judge, lazy, forge) if late else (judge, forge)
 
     # ---- What a paper may do otherwise ----
@@ -238,14 +250,15 @@ class ImageGAN(Family[ConfigT]):
         real = self.reals(batch, clock)
         fake = self.still_fakes(batch, clock)
         critic = self.critic(batch, clock)
-        r1, r2 = self.gammas(clock) if config.penalty_every == 1 else (0.0, 0.0)
+        r1, r2 = self.gammas(clock)
+        on_reals, on_fakes = self.penalised if config.penalty_every == 1 else (False, False)
         terms: dict[str, Tensor] = {}
-        if r1:
+        if on_reals:
             real_logits, penalty = losses.judged_with_penalty(critic, real)
             terms["r1"] = r1 * penalty
         else:
             real_logits = critic(real)
-        if r2:
+        if on_fakes:
             fake_logits, penalty = losses.judged_with_penalty(critic, fake)
             terms["r2"] = r2 * penalty
         else:
@@ -263,17 +276,22 @@ class ImageGAN(Family[ConfigT]):
         if config.drift:
             terms["drift"] = config.drift * real_logits.square().mean()
         if config.lecam:
-            self.levels.update(batch.gather(real_logits).mean(), batch.gather(fake_logits).mean())
             terms["lecam"] = config.lecam * losses.lecam(
                 real_logits, fake_logits, self.levels.real, self.levels.fake
             )
+            both = batch.collect("lecam", torch.stack([real_logits, fake_logits], dim=1))
+            if both is not None:
+                self.levels.update(*both.reshape(len(both), 2, -1).mean(dim=(0, 2)).unbind())
         if config.consistency:
-            terms["consistency"] = config.consistency * (
-                losses.consistency(real_logits, critic(self.transformed(real, batch)))
-                + losses.consistency(fake_logits, critic(self.transformed(fake, batch)))
+            both = (
+                self.inconsistency(images, logits, batch, clock)
+                for images, logits in ((real, real_logits), (fake, fake_logits))
             )
+            terms["consistency"] = config.consistency * torch.stack([*both]).sum()
         if config.augment == "ada":
-            self.ada.update(batch.gather(real_logits).sign(), batch.total)
+            signs = batch.collect("ada", real_logits.sign())
+            if signs is not None:
+                self.ada.update(signs, batch.whole)
             batch.observe({"ada p": self.ada.p})
         self.observe(batch, real_logits, fake_logits)
         return terms
@@ -281,11 +299,11 @@ class ImageGAN(Family[ConfigT]):
     def penalty_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """R1 and R2 where they are taken lazily (Karras et al. 2020, arXiv 1912.04958, section 3.1)."""
         critic = self.critic(batch, clock)
-        r1, r2 = self.gammas(clock)
+        (r1, r2), (on_reals, on_fakes) = self.gammas(clock), self.penalised
         terms: dict[str, Tensor] = {}
-        if r1:
+        if on_reals:
             terms["r1"] = r1 * losses.zero_centred_penalty(critic, self.reals(batch, clock))
-        if r2:
+        if on_fakes:
             fake = self.still_fakes(batch, clock)
             terms["r2"] = r2 * losses.zero_centred_penalty(critic, fake)
         return terms
@@ -321,16 +339,17 @@ class ImageGAN(Family[ConfigT]):
 
     def fakes(self, batch: Batch, clock: Clock) -> Samples:
         """G(z, y) for this batch, computed once however many phases ask."""
-        return batch.shared("fakes", lambda: self._made(batch, clock))
+        return batch.shared("fakes", lambda: self.made(batch, clock))
 
     def still_fakes(self, batch: Batch, clock: Clock) -> Samples:
         """Fakes for the discriminator's step, without their history."""
         if self.shares_fakes:
             return detached(self.fakes(batch, clock))
         with torch.no_grad():
-            return batch.shared("still fakes", lambda: self._made(batch, clock))
+            return batch.shared("still fakes", lambda: self.made(batch, clock))
 
-    def _made(self, batch: Batch, clock: Clock) -> Samples:
+    def made(self, batch: Batch, clock: Clock) -> Samples:
+        """Fresh fakes."""
         z = self.latents(batch.draws)
         return self.generate(z, self.condition(batch), batch.draws, clock)
 
@@ -349,11 +368,18 @@ class ImageGAN(Family[ConfigT]):
             return _each(images, draws, lambda part, some: ada_augment(part, some, p))
         return self.transformed(images, draws)
 
-    def transformed(self, images: Samples, draws: Draws | Batch) -> Samples:
+    def inconsistency(self, images: Samples, logits: Tensor, batch: Batch, clock: Clock) -> Tensor:
+        """E[(D(x) - D(T(x)))^2] of the discriminator without its augmentation."""
+        condition = self.condition(batch)
+        if self.config.augment != "none":
+            logits = self.judge(images, condition, clock)
+        changed = self.transformed(images, batch.draws)
+        return losses.consistency(logits, self.judge(changed, condition, clock))
+
+    def transformed(self, images: Samples, draws: Draws) -> Samples:
         """DiffAugment of pictures (N, C, H, W), or of each scale alike."""
-        source = draws.draws if isinstance(draws, Batch) else draws
         policy = self.config.augment_policy
-        return _each(images, source, lambda part, some: diff_augment(part, some, policy))
+        return _each(images, draws, lambda part, some: diff_augment(part, some, policy))
 
     def dragan_noise(self, batch: Batch, real: Samples) -> Samples:
         """delta of DRAGAN: half of a picture's standard deviation times U[0, 1).
@@ -453,13 +479,13 @@ class Levels:
 
     @property
     def real(self) -> Tensor:
-        """a_R, ()."""
-        return self._sums[0] / self._weight
+        """a_R, (), of the batches before; 0 before the first."""
+        return self._sums[0] / self._weight.clamp(min=1e-12)
 
     @property
     def fake(self) -> Tensor:
-        """a_F, ()."""
-        return self._sums[1] / self._weight
+        """a_F, (), of the batches before; 0 before the first."""
+        return self._sums[1] / self._weight.clamp(min=1e-12)
 
     def state(self) -> dict[str, Tensor]:
         """For a checkpoint."""
@@ -514,8 +540,9 @@ def truncated(z: Tensor, threshold: float) -> Tensor:
             "Write a number above 0: 0.5 gives typical pictures, 2 nearly all of them.",
         )
     below = 0.5 * (1.0 + math.erf(-threshold / math.sqrt(2.0)))
-    share = below + torch.special.ndtr(z.double()) * (1.0 - 2.0 * below)
-    return torch.special.ndtri(share).to(z.dtype).clamp(-threshold, threshold)
+    exact = z.to("cpu", torch.float64)  # Apple's GPUs have no float64
+    share = below + torch.special.ndtr(exact) * (1.0 - 2.0 * below)
+    return torch.special.ndtri(share).to(z).clamp(-threshold, threshold)
 
 
 def detached(images: Samples) -> Samples:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faussaire.core.device import differentiable_twice
+from faussaire.core.twice import of_inputs_only
 
 Samples = Tensor | tuple[Tensor, ...]
 Critic = Callable[[Samples], Tensor]
@@ -221,7 +222,8 @@ def _gradients(critic: Critic, samples: Samples) -> tuple[Tensor, Tensor]:
     leaves = tuple(part.detach().requires_grad_(True) for part in _parts(samples))
     with differentiable_twice():
         logits = critic(leaves if isinstance(samples, tuple) else leaves[0])
-        gradients = torch.autograd.grad(logits.sum(), leaves, create_graph=True)
+        with of_inputs_only():
+            gradients = torch.autograd.grad(logits.sum(), leaves, create_graph=True)
     rows = [gradient.flatten(1) for gradient in gradients]
     return logits, torch.cat(rows, dim=1) if len(rows) > 1 else rows[0]
 
@@ -234,6 +236,8 @@ class Game:
         discriminator: of logits (real, fake).
         generator: of logits (real, fake); only a relativistic one looks at the first.
         relativistic: whether the generator's loss needs D(x).
+        levelled: whether 0 is where D is undecided; a loss that compares, or has no bound, says
+            nothing of D's level.
         probability: whether the sigmoid of a logit is D's probability that the sample is real.
         average: whether both take `mean`, the mean over all logits of the batch: where it lies on
             several processes, that is not the mean of the logits at hand.
@@ -242,6 +246,7 @@ class Game:
     discriminator: Callable[..., Tensor]
     generator: Callable[..., Tensor]
     relativistic: bool = False
+    levelled: bool = True
     probability: bool = False
     average: bool = False
 
@@ -256,19 +261,23 @@ GAMES: dict[str, Game] = {
     ),
     "minimax": Game(discriminator_minimax, _of_fakes(generator_minimax), probability=True),
     "least-squares": Game(discriminator_least_squares, _of_fakes(generator_least_squares)),
-    "wasserstein": Game(critic_wasserstein, _of_fakes(generator_wasserstein)),
+    "wasserstein": Game(critic_wasserstein, _of_fakes(generator_wasserstein), levelled=False),
     "hinge": Game(discriminator_hinge, _of_fakes(generator_hinge)),
-    "relativistic": Game(discriminator_relativistic, generator_relativistic, relativistic=True),
+    "relativistic": Game(
+        discriminator_relativistic, generator_relativistic, relativistic=True, levelled=False
+    ),
     "relativistic-average": Game(
         discriminator_relativistic_average,
         generator_relativistic_average,
         relativistic=True,
+        levelled=False,
         average=True,
     ),
     "relativistic-average-hinge": Game(
         discriminator_relativistic_average_hinge,
         generator_relativistic_average_hinge,
         relativistic=True,
+        levelled=False,
         average=True,
     ),
 }

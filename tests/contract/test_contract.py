@@ -144,7 +144,8 @@ def test_samples_are_determined_by_the_seed_and_do_not_depend_on_their_number(ca
         assert not torch.equal(few, other)
 
 
-WITHOUT_BATCH_STATISTICS = ("r3gan", "ring", "wgan")
+#: Nets in which a picture's output depends on it alone, or on the pair that a part of two holds.
+WITHOUT_BATCH_STATISTICS = ("r3gan", "stylegan2", "progan", "msggan-conditional", "ring", "wgan")
 
 
 @pytest.mark.parametrize(
@@ -153,14 +154,16 @@ WITHOUT_BATCH_STATISTICS = ("r3gan", "ring", "wgan")
 def test_a_batch_in_parts_trains_as_the_whole(case):
     """To rounding, which Adam magnifies where gradients are tiny: the bound is on the norm."""
     ends = {}
-    for micro in (None, 3):
+    part = 2 if case.pictures else 3
+    for micro in (None, part):
         state = build(case)
         train(case, state, 800, plan={"micro": micro})
         ends[micro] = content(state)
+    assert ends[None].keys() == ends[part].keys()
     for name, whole in ends[None].items():
-        if name.startswith("networks/") and whole.is_floating_point():
-            error = (whole - ends[3][name]).norm() / whole.norm().clamp(min=0.1)
-            assert error < 0.02, f"{name} differs by {error:.2%}"
+        if name.startswith(("networks/", "training/extra")) and whole.is_floating_point():
+            error = (whole - ends[part][name]).norm() / whole.norm().clamp(min=0.1)
+            assert error < 0.05, f"{name} differs by {error:.2%}"
 
 
 @every_case

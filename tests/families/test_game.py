@@ -116,6 +116,25 @@ def test_conditional_needs_classes():
         DCGAN(DCGANConfig(conditional=True), GREY)
 
 
+@pytest.mark.parametrize("loss", [name for name, game in losses.GAMES.items() if not game.levelled])
+def test_ada_refuses_losses_without_a_level(loss):
+    with pytest.raises(UserError, match="differences of D"):
+        DCGAN(DCGANConfig(augment="ada", loss=loss), GREY)
+
+
+def test_a_gamma_that_is_none_or_nought_takes_no_penalty():
+    for settings in ({"r1": None, "r2": None}, {"r1": 0.0, "r2": None}):
+        means = play(penalty_every=2, rounds=3, **settings).means.take(World())["losses"]
+        assert set(means) == {"discriminator.adversarial", "generator.adversarial"}
+
+
+def test_consistency_is_nought_where_nothing_is_transformed(monkeypatch):
+    monkeypatch.setattr("faussaire.game.diff_augment", lambda images, draws, policy: images)
+    means = play(rounds=1, consistency=1.0, augment="ada").means.take(World())["losses"]
+    # Batch norm sees the same batch, so that the same pictures get the same logits.
+    assert means["discriminator.consistency"] == pytest.approx(0.0, abs=1e-10)
+
+
 def test_an_unknown_policy_is_named():
     with pytest.raises(UserError, match="colour"):
         DCGANConfig(augment_policy="colour,cutout")
@@ -123,6 +142,7 @@ def test_an_unknown_policy_is_named():
 
 def test_lecam_levels_are_means_without_the_pull_of_zero():
     levels = Levels()
+    assert levels.real == levels.fake == 0.0
     for _ in range(3):
         levels.update(torch.tensor(2.0), torch.tensor(-1.0))
         assert levels.real.item() == pytest.approx(2.0)

@@ -111,6 +111,10 @@ class RowDraws:
         return self._rows(lambda size, **how: torch.randint(high, size, **how), *shape)
 
 
+Ledger = dict[str, list[tuple[int, Tensor]]]
+"""By name, the rows that the parts of a batch have collected, each with the rows of its part."""
+
+
 class Batch:
     """One draw from the data, as tensors on the training device.
 
@@ -123,6 +127,7 @@ class Batch:
         own: which rows of `gather` are this process's; None: those of `draws`.
         sum: adds tensors of all processes, for `mean`.
         whole: rows of the batch that this is a part of; None: it is the whole.
+        ledger: what the parts of one batch have collected so far; they share it.
     """
 
     def __init__(
@@ -135,12 +140,15 @@ class Batch:
         own: slice | None = None,
         sum: Callable[[Tensor], Tensor] = lambda tensor: tensor,
         whole: int | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._fields = fields
         self._thaw = thaw
         self._gather = gather
         self._sum = sum
         self._own = draws.rows if own is None else own
+        self._ledger: Ledger = {} if ledger is None else ledger
+        self._remaking = False
         self._shared: dict[str, Any] = {}
         self._marks: dict[str, Tensor] = {}
         self.draws = draws
@@ -181,12 +189,14 @@ class Batch:
         if name not in self._shared:
             now = self.draws.mark()
             first = self._marks.setdefault(name, now)
-            if first is not now:  # forgotten: made again from the same random numbers
+            self._remaking = first is not now
+            if self._remaking:  # forgotten: made again from the same random numbers
                 self.draws.rewind(first)
             with self._thaw():
                 self._shared[name] = make()
-            if first is not now:
+            if self._remaking:
                 self.draws.rewind(now)
+            self._remaking = False
         return self._shared[name]
 
     def forget(self) -> None:
@@ -199,10 +209,28 @@ class Batch:
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in order and without gradient: (N, ...) -> (total, ...).
 
-        State that a family keeps between batches (an image pool) is fed with these, so that it is
-        the same on every process and a checkpoint needs it once.
+        What a family keeps between batches (an image pool) is fed with these, so that it is the same
+        on every process and a checkpoint needs it once.
         """
         return self._gather(rows.detach())
+
+    def collect(self, name: str, rows: Tensor) -> Tensor | None:
+        """`gather` over the parts of a batch: what its last part gets is (whole, ...), others None.
+
+        State that moves once a batch (a controller, a running mean) is moved where this returns rows,
+        so that going through a batch in parts changes nothing. What is made a second time from the
+        same random numbers (`forget`) is not collected again.
+        """
+        if self._remaking:
+            return None
+        rows = self.gather(rows)
+        if self.total == self.whole:
+            return rows
+        kept = self._ledger.setdefault(name, [])
+        kept.append((self.total, rows))
+        if sum(total for total, _ in kept) < self.whole:
+            return None
+        return torch.cat([some for _, some in self._ledger.pop(name)])
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean of (N, ...) values over the rows of all processes, (), differentiable."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from faussaire.core import events
-from faussaire.core.batch import Batch, BatchDraws, mix
+from faussaire.core.batch import Batch, BatchDraws, Ledger, mix
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.distributed import World
 from faussaire.core.errors import Diverged, Interrupted, UserError
@@ -102,7 +102,8 @@ class Rounds:
         ours, rank = self.world.rows(total), self.world.rank
         size = ours.stop - ours.start
         step = min(self.plan.micro or size, size)
-        parts = []
+        parts: list[Batch] = []
+        ledger: Ledger = {}
         for first in range(0, size, step):
             part = slice(first, min(first + step, size))
             count = part.stop - part.start
@@ -121,6 +122,7 @@ class Rounds:
                     own=slice(rank * count, (rank + 1) * count),
                     sum=self.world.sum,
                     whole=total,
+                    ledger=ledger,
                 )
             )
         return parts

@@ -65,16 +65,17 @@ def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
 
     A phase visited every k rounds adds 1/k steps a round; StyleGAN2 (Karras et al. 2020, appendix B)
     multiplies the rate by k / (k + 1) and raises the betas to it, so that a round moves the
-    parameters, and forgets, as much as one step would.
+    parameters, and forgets, as much as one step would. Beside n critic steps it is n / (n + 1/k).
     """
     owned = set(nets)
-    extra = max(
-        sum(
-            1.0 / phase.every for phase in stage.phases if phase.every > 1 and owned & {*phase.nets}
-        )
-        for stage in stages
-    )
-    return 1.0 / (1.0 + extra)
+
+    def correction(stage: Stage) -> float:
+        ours = [phase for phase in stage.phases if owned & {*phase.nets}]
+        usual = sum(phase.repeat for phase in ours if phase.every == 1)
+        lazy = sum(phase.repeat / phase.every for phase in ours if phase.every > 1)
+        return usual / (usual + lazy) if usual else 1.0
+
+    return min(correction(stage) for stage in stages)
 
 
 class Optimiser:

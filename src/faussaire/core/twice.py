@@ -19,7 +19,8 @@ whoever calls them, are computed so. Values and first derivatives are torch's ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,26 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, how: _How) -> Tens
     return _Convolution.apply(x, weight, bias, how)
 
 
+inputs_only: bool = False
+"""Whether a backward now running wants gradients of inputs alone.
+
+What a Function must compute is fixed when it is called, not when it is differentiated: without this, a
+critic's gradient at its samples would compute those of all weights, too, and throw them away. A plain
+global, since CUDA differentiates on threads of its own; set by `of_inputs_only`.
+"""
+
+
+@contextmanager
+def of_inputs_only() -> Iterator[None]:
+    """Within it, `torch.autograd.grad` may ask for no weight of a convolution called in our form."""
+    global inputs_only
+    before, inputs_only = inputs_only, True
+    try:
+        yield
+    finally:
+        inputs_only = before
+
+
 class _Convolution(torch.autograd.Function):
     """c."""
 
@@ -139,6 +160,8 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        if inputs_only:
+            for_weight = for_bias = False
         return (
             _OfInput.apply(dy, weight, x, ctx.how) if for_x else None,
             _OfWeight.apply(x, dy, weight, ctx.how) if for_weight else None,

@@ -47,6 +47,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.core.phase import Phase
 from faussaire.game import GameConfig, ImageGAN
+from faussaire.losses import Samples
 from faussaire.nn.equal import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
 from faussaire.nn.resample import blur, downsample, upsample, upsample_conv
 
@@ -163,11 +164,7 @@ class LatentMapping(Mapping):
 
     @torch.no_grad()
     def track(self, w: Tensor) -> None:
-        """Move the mean w towards this batch, (N, style), at the decay .998.
-
-        Each process sees its own rows. The loop averages buffers over processes after each round,
-        which makes this the mean over the whole batch.
-        """
+        """Move the mean w towards that of a batch, (N, style), at the decay .998."""
         self.mean.lerp_(w.detach().float().mean(dim=0), 1.0 - 0.998)
 
 
@@ -478,6 +475,7 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         self.noise_size = synthesis.noise_size if config.noise else 0
         self._rows: int = self.training["batch"]
         self.mean_path = torch.zeros(())
+        self._mapped = torch.zeros(())
 
     @property
     def r1(self) -> float:
@@ -504,12 +502,12 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         """G(z, y) with noise and mixed styles; the mean w follows."""
         if not self.config.mixing:
             w = self.nets["mapping"](z, condition)
-            self._track(w)
+            self._mapped = w.detach()
             return self.nets["synthesis"](w, self.noise(draws))
         twice = None if condition is None else torch.cat([condition, condition])
         both = self.nets["mapping"](torch.cat([z, self.latents(draws)]), twice)
         w, other = both.chunk(2)
-        self._track(w)
+        self._mapped = w.detach()
         return self.nets["synthesis"](self.mixed(w, other, draws), self.noise(draws))
 
     def mixed(self, w: Tensor, other: Tensor, draws: Draws) -> Tensor:
@@ -526,10 +524,13 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         """(N, noise_size), or None for a generator without."""
         return draws.normal(self.noise_size) if self.noise_size else None
 
-    def _track(self, w: Tensor) -> None:
-        mapping = self.nets["mapping"]
-        assert isinstance(mapping, LatentMapping)
-        mapping.track(w)
+    def made(self, batch: Batch, clock: Clock) -> Samples:
+        images = super().made(batch, clock)
+        if (rows := batch.collect("w", self._mapped)) is not None:
+            mapping = self.nets["mapping"]
+            assert isinstance(mapping, LatentMapping)
+            mapping.track(rows)
+        return images
 
     def path_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """E[(|J_w' y| - a)^2], a the mean length so far. Equation 4; appendix B.
@@ -549,9 +550,10 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
             images = self.nets["synthesis"](w, None if noise is None else noise[half])
             (moved,) = torch.autograd.grad((images * direction).sum(), w, create_graph=True)
         lengths = moved.square().sum(dim=2).mean(dim=1).sqrt()
-        mean = batch.gather(lengths).mean()
-        self.mean_path = self.mean_path.to(mean.device).lerp(mean, self.config.path_decay)
-        batch.observe({"path length": mean})
+        self.mean_path = self.mean_path.to(lengths.device)
+        if (rows := batch.collect("path", lengths)) is not None:
+            self.mean_path = self.mean_path.lerp(rows.mean(), self.config.path_decay)
+        batch.observe({"path length": lengths})
         return {"length": self.config.path_length * (lengths - self.mean_path).square().mean()}
 
     # ---- State and sampling ----
