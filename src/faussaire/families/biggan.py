@@ -327,6 +327,9 @@ class BigGAN(ImageGAN[BigGANConfig]):
     training: ClassVar = {"batch": 32}
     presets: ClassVar = {
         # The paper's settings for ImageNet. They need a cluster: on one machine training collapses.
+        # Weights are averaged with .9999 at each of the generator's steps. Every step of the
+        # discriminator draws a batch, so such a round is critic_steps x batch examples, and the
+        # half-life critic_steps x batch x ln 2 / -ln .9999.
         "imagenet": {
             "conditional": True,
             "width": 96,
@@ -335,7 +338,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
             "discriminator_lr": 2e-4,
             "critic_steps": 2,
             "batch": 2048,
-            "half_life": 14_000_000,
+            "half_life": 28_390_000,
         },
         # The authors' code on CIFAR-10, for tens of thousands of small pictures in classes.
         "cifar": {
@@ -347,7 +350,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
             "critic_steps": 4,
             "orthogonal": 0.0,
             "batch": 50,
-            "half_life": 350_000,
+            "half_life": 1_386_000,
         },
     }
     sizes: ClassVar = {
