@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from cases import _family, build
 
 from faussaire.core.clock import Clock
+from faussaire.core.distributed import World
 from faussaire.core.family import Pictures
+from faussaire.core.loop import Plan, Rounds
 from faussaire.families.r3gan import R3GAN, Block, R3GANConfig, count_stages
 
 
@@ -38,6 +41,29 @@ def test_the_papers_parameter_counts(preset, side, classes, generator, discrimin
     """Published to a tenth of a million; our 86.549 stands there as 86.6."""
     found = count(preset, side, classes)
     assert found == pytest.approx((generator, discriminator), abs=0.052)
+
+
+@pytest.mark.parametrize(
+    ("preset", "images", "half_life", "burn_in"),
+    [
+        ("stacked-mnist", 10e6, 0.5e6, 2e6),
+        ("cifar", 250e6, 5e6, 20e6),
+        ("ffhq64", 100e6, 0.5e6, 20e6),
+        ("ffhq256", 200e6, 0.5e6, 20e6),
+        ("imagenet32", 1000e6, 50e6, 200e6),
+        ("imagenet64", 1000e6, 50e6, 200e6),
+    ],
+)
+def test_presets_have_the_papers_lengths_in_iterations(preset, images, half_life, burn_in):
+    """The paper's figures are batch x iterations; a round here is one iteration, and draws more."""
+    case = _family("r3gan", width=16, blocks=1)
+    state = build(case)
+    Rounds(state, case.stream(0, 1), Plan(batch=case.batch), World()).play()
+    drawn = state.clock.examples / case.batch
+    settings = R3GAN.presets[preset]
+    assert settings["examples"] / drawn == images
+    assert settings["half_life"] / drawn == half_life
+    assert settings["burn_in"] * settings["examples"] / drawn == pytest.approx(burn_in)
 
 
 def test_the_paper_has_96_groups_at_768_channels():
