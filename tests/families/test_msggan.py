@@ -162,3 +162,13 @@ def test_small_pictures_are_refused():
 def test_its_own_loss_can_be_written_in_a_file():
     for loss in ("relativistic-average-hinge", "hinge"):
         assert resolve("msggan", "photos", MSGGANConfig, {"loss": loss}).model.loss == loss
+
+
+def test_truncation_is_refused_since_the_length_of_z_means_nothing():
+    family = tiny()
+    z = RowDraws.counted(0, 2).normal(8)
+    with torch.no_grad():
+        whole, halved = (family.sample(RowDraws.counted(1, 2), latents=x) for x in (z, 0.5 * z))
+        torch.testing.assert_close(whole, halved)
+        with pytest.raises(UserError, match="msggan normalises z.* Leave --truncation out"):
+            family.sample(RowDraws.counted(1, 2), truncation=0.5)

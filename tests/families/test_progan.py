@@ -278,3 +278,13 @@ def test_the_quick_preset_has_its_penalty_in_every_stage():
     terms = family.penalty_loss(batch, Clock(examples=300, total=1000))
     assert terms.keys() == {"r1"}
     assert terms["r1"] > 0
+
+
+def test_truncation_is_refused_since_the_length_of_z_means_nothing():
+    family = tiny()
+    z = RowDraws.counted(0, 2).normal(8)
+    with torch.no_grad():
+        whole, halved = (family.sample(RowDraws.counted(1, 2), latents=x) for x in (z, 0.5 * z))
+        torch.testing.assert_close(whole, halved)
+        with pytest.raises(UserError, match="progan normalises z.* Leave --truncation out"):
+            family.sample(RowDraws.counted(1, 2), truncation=0.5)

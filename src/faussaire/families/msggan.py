@@ -288,3 +288,23 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
         finest = filled(batch["images"], self.scales.size)
         steps = len(self.scales.channels) - 1
         return (*(F.avg_pool2d(finest, 2**step) for step in range(steps, 0, -1)), finest)
+
+    def sample(
+        self,
+        draws: Draws,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Samples.
+
+        Raises:
+            UserError: a truncation is given.
+        """
+        if truncation is not None:
+            raise UserError(
+                f"msggan normalises z, so shortening it by a truncation of {truncation} changes nothing.",
+                "Leave --truncation out.",
+            )
+        return super().sample(draws, labels=labels, latents=latents)

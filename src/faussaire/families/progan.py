@@ -383,3 +383,23 @@ class ProGAN(ImageGAN[ProGANConfig]):
     def judge(self, images: Tensor, condition: Tensor | None, clock: Clock) -> Tensor:
         self.grow(clock)
         return self.nets["discriminator"](images, condition)
+
+    def sample(
+        self,
+        draws: Draws,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Samples.
+
+        Raises:
+            UserError: a truncation is given.
+        """
+        if truncation is not None:
+            raise UserError(
+                f"progan normalises z, so shortening it by a truncation of {truncation} changes nothing.",
+                "Leave --truncation out.",
+            )
+        return super().sample(draws, labels=labels, latents=latents)
