@@ -170,5 +170,5 @@ def test_truncation_is_refused_since_the_length_of_z_means_nothing():
     with torch.no_grad():
         whole, halved = (family.sample(RowDraws.counted(1, 2), latents=x) for x in (z, 0.5 * z))
         torch.testing.assert_close(whole, halved)
-        with pytest.raises(UserError, match="msggan normalises z.* Leave --truncation out"):
+        with pytest.raises(UserError, match="msggan normalises z"):
             family.sample(RowDraws.counted(1, 2), truncation=0.5)

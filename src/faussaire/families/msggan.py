@@ -304,7 +304,7 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
         """
         if truncation is not None:
             raise UserError(
-                f"msggan normalises z, so shortening it by a truncation of {truncation} changes nothing.",
+                f"msggan normalises z, so a truncation of {truncation} changes nothing.",
                 "Leave --truncation out.",
             )
         return super().sample(draws, labels=labels, latents=latents)

@@ -399,7 +399,7 @@ class ProGAN(ImageGAN[ProGANConfig]):
         """
         if truncation is not None:
             raise UserError(
-                f"progan normalises z, so shortening it by a truncation of {truncation} changes nothing.",
+                f"progan normalises z, so a truncation of {truncation} changes nothing.",
                 "Leave --truncation out.",
             )
         return super().sample(draws, labels=labels, latents=latents)
