@@ -26,7 +26,6 @@ from faussaire.families.fastgan import (
     Pyramid,
     quarter,
 )
-from faussaire.losses import discriminator_hinge
 from faussaire.nn.fused import BatchNormAct2d
 
 CLOCK = Clock(total=100)
@@ -231,32 +230,47 @@ def test_reals_are_rebuilt_as_they_were_shown():
     assert look.rebuilt is None  # nothing is rebuilt in the generator's phase
 
 
+class Sure(nn.Module):
+    """A discriminator whose logits are all .9; it knows the logits of the last reals shown."""
+
+    def forward(self, images, condition=None, part=None):
+        logits = torch.full((len(images[0]), 500), 0.9, requires_grad=True)
+        if part is None:
+            return logits
+        self.seen = logits
+        return logits, *[images[0]] * 3
+
+
 def test_the_margin_is_drawn_for_every_logit():
     """Hinge with margins in (.8, 1]: constant logits of .9 are inside the margin half of the time."""
     family = tiny(augment="none")
-
-    class Sure(nn.Module):
-        def forward(self, images, condition=None, part=None):
-            logits = torch.full((len(images[0]), 500), 0.9, requires_grad=True)
-            self.seen = logits
-            return logits if part is None else (logits, *[images[0]] * 3)
-
     family.nets["discriminator"] = sure = Sure()
     batch = a_batch(family)
-    look = family.critic(batch, CLOCK)
-    assert isinstance(look, Look)
-    with look.detecting():
-        real = look(family.reals(batch, CLOCK))
-        (pulled,) = torch.autograd.grad(
-            discriminator_hinge(real, real.new_full((1,), -9.0)), sure.seen
-        )
-        fake = look(family.reals(batch, CLOCK))
+    terms = family.discriminator_loss(batch, CLOCK)
+    (pulled,) = torch.autograd.grad(terms["adversarial"], sure.seen)
     assert (pulled != 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
-    assert 0.9 <= real.min() < 0.91
-    assert 1.09 < real.max() <= 1.1
-    assert 0.7 <= fake.min() < 0.71
-    assert 0.89 < fake.max() <= 0.9
-    assert torch.equal(look(family.reals(batch, CLOCK)), torch.full((4, 500), 0.9))
+    # E max(0, m - .9) with m in U(.8, 1) is .025, E max(0, m + .9) is 1.8.
+    assert terms["adversarial"].item() == pytest.approx(1.825, abs=0.01)
+    exact = tiny(augment="none", margin_noise=0.0)
+    exact.nets["discriminator"] = sure
+    assert exact.discriminator_loss(a_batch(exact), CLOCK)["adversarial"].item() == pytest.approx(2)
+
+
+def test_the_margin_is_nobody_elses_business():
+    """Consistency, LeCam, drift, ADA's signs and what is observed see the discriminator's logits."""
+    family = tiny(augment="ada", consistency=10.0, lecam=0.3, drift=1.0, ada_span=100.0)
+    family.nets["discriminator"] = Sure()
+    heard: list[torch.Tensor] = []
+    family.ada.update = lambda signs, examples: heard.append(signs)
+    batch = a_batch(family)
+    terms = family.discriminator_loss(batch, CLOCK)
+    assert terms["consistency"].item() == 0.0
+    assert terms["drift"].item() == pytest.approx(0.81)
+    assert terms["lecam"].item() == pytest.approx(0.3 * 2 * 0.81)  # both levels begin at 0
+    assert {float(value) for value in heard[0].flatten()} == {1.0}
+    observed = {name: value.item() for name, value in batch.observed.items()}
+    assert observed["critic(x)"] == pytest.approx(0.9)
+    assert observed["critic(G(z))"] == pytest.approx(0.9)
 
 
 def test_conditions_reach_both_players():

@@ -645,9 +645,22 @@ class FastGAN(ImageGAN[FastGANConfig]):
         assert isinstance(look, Look)
         with look.detecting():
             terms = super().discriminator_loss(batch, clock)
+        if self.config.margin_noise and self.config.loss == "hinge":
+            real, fake = look.judged
+            terms["adversarial"] = self.hinge(real, fake, batch)
         if look.rebuilt is not None:
             terms["reconstruction"] = self.reconstruction_loss(*look.rebuilt)
         return terms
+
+    def hinge(self, real: Tensor, fake: Tensor, batch: Batch) -> Tensor:
+        """The hinge with a margin m = 1 - u U(0, 1) for every logit: max(0, m - D) for reals.
+
+        Only here: penalties, consistency, ADA and what is observed see the logits as they are.
+        """
+        noise, logits = self.config.margin_noise, real.shape[1]
+        return self.game.discriminator(
+            real + noise * batch.uniform(logits), fake - noise * batch.uniform(logits)
+        )
 
     def reconstruction_loss(
         self, images: Tensor, part: Tensor, rebuilt: tuple[Tensor, Tensor, Tensor]
@@ -692,41 +705,39 @@ class Look:
     """D behind its augmentation, for one batch.
 
     In the discriminator's phase it also has the quarters and pictures rebuilt that it is shown first,
-    the reals, and draws the hinge's margin: noise u U(0, 1) on a logit, away from the boundary, makes
-    max(0, 1 - D) into max(0, m - D) with m = 1 - u U(0, 1).
+    the reals, and keeps its logits.
 
     Attributes:
         rebuilt: augmented reals, which quarters, and what the decoders made of them.
+        judged: logits of the reals and of the fakes, (N, L) each.
     """
 
     def __init__(self, family: FastGAN, batch: Batch, clock: Clock) -> None:
         self.family, self.batch, self.clock = family, batch, clock
         self.rebuilt: tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
-        self._left = 0
+        self.judged: list[Tensor] = []
+        self._detecting = False
 
     @contextmanager
     def detecting(self) -> Iterator[None]:
         """Within it, the first pictures shown are reals and the second ones fakes."""
-        self._left = 2
+        self.judged, self._detecting = [], True
         try:
             yield
         finally:
-            self._left = 0
+            self._detecting = False
 
     def __call__(self, images: Samples) -> Tensor:
         family, draws = self.family, self.batch.draws
         condition = family.condition(self.batch)
         seen = family.augmented(images, draws, self.clock)
         discriminator = family.nets["discriminator"]
-        real = self._left == 2
-        if real and family.config.discriminator == "fastgan":
+        if self._detecting and not self.judged and family.config.discriminator == "fastgan":
             part = draws.integers(4)
             logits, *rebuilt = discriminator(seen, condition, part)
             self.rebuilt = (seen[0], part, tuple(rebuilt))
         else:
             logits = discriminator(seen, condition)
-        if self._left and family.config.margin_noise and family.config.loss == "hinge":
-            noise = family.config.margin_noise * draws.uniform(logits.shape[1])
-            logits = logits + noise if real else logits - noise
-        self._left = max(0, self._left - 1)
+        if self._detecting and len(self.judged) < 2:
+            self.judged.append(logits)
         return logits
