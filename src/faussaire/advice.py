@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from faussaire.core.quantity import format_count
+from faussaire.core.quantity import format_count, format_resolution
 
 FEW = 2_000
 """Below this many pictures a plain discriminator learns them by heart within an hour."""
@@ -49,7 +49,7 @@ class Advice:
     Attributes:
         family: its name.
         size: of its networks; None where it has no sizes.
-        resolution: (height, width) to train at.
+        resolution: (height, width) to train at; None: what training chooses by itself.
         conditional: whether to learn by class.
         reasons: sentences, the weightiest first.
         others: what else may be tried: (family, when).
@@ -57,15 +57,16 @@ class Advice:
 
     family: str
     size: str | None
-    resolution: tuple[int, int]
+    resolution: tuple[int, int] | None
     conditional: bool = False
     reasons: list[str] = field(default_factory=list)
     others: list[tuple[str, str]] = field(default_factory=list)
 
     def flags(self) -> list[str]:
         """As on the command line, without the source."""
-        height, width = self.resolution
-        words = ["--resolution", str(height) if height == width else f"{width}x{height}"]
+        words = []
+        if self.resolution is not None:
+            words = ["--resolution", format_resolution(*self.resolution)]
         words += ["--size", self.size] if self.size else []
         return words + (["--conditional"] if self.conditional else [])
 
@@ -78,7 +79,7 @@ def advise(facts: Facts) -> Advice:
     """The advice for these facts."""
     resolution = _resolution(facts)
     small = facts.device == "cpu"
-    pixels = max(resolution)
+    pixels = max(resolution or facts.resolution)
     if facts.count < FEW:
         found = Advice("fastgan", "small" if small else "base", resolution)
         found.reasons.append(
@@ -120,20 +121,22 @@ def advise(facts: Facts) -> Advice:
             f"Expect variations of your {facts.count} pictures, not new ones: a few hundred would help "
             "more than any setting."
         )
-    if not facts.fixed_resolution and facts.side > max(resolution):
+    if not facts.fixed_resolution and facts.side > pixels:
         why = "a CPU can pay for" if small else f"{format_count(facts.count)} pictures can fill"
         found.reasons.append(
-            f"{max(resolution)} pixels are what {why}; your pictures have {facts.side}, and "
+            f"{pixels} pixels are what {why}; your pictures have {facts.side}, and "
             "--resolution takes more."
         )
     return found
 
 
-def _resolution(facts: Facts) -> tuple[int, int]:
+def _resolution(facts: Facts) -> tuple[int, int] | None:
     """The run's own choice on a CPU; on a GPU the largest power of two that data and time allow."""
     height, width = facts.resolution
-    if facts.fixed_resolution or facts.device == "cpu":
+    if facts.fixed_resolution:
         return height, width
+    if facts.device == "cpu":
+        return None
     most = 256 if facts.seconds >= 8 * 3600 and facts.count >= 1000 else 128
     side = min(height, width)
     while 2 * side <= min(facts.side, most):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ import torch
 from PIL import ImageColor
 
 from faussaire.core.batch import mix
-from faussaire.core.config import Settings
+from faussaire.core.config import Settings, resolve
 from faussaire.core.device import Device, has_compiler, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
@@ -257,39 +260,45 @@ class Workshop:
         return plain + sum(cost / every for every, cost in extra.items())
 
     def fit(self) -> int:
-        """Examples of a batch that a process can handle at once in any stage, a power of two or all.
+        """Examples of a batch that a process can handle at once in any stage: all, or a power of two.
 
         A GPU is tried with ever smaller parts until one fits. Elsewhere, where too much would end
-        the process, two small parts are measured and the rest is a straight line through them, up to
-        four fifths of the memory that is free.
+        the process, two parts are measured in processes of their own, and the rest is a straight
+        line through them, up to four fifths of the memory that is free.
         """
-        largest = max(
-            (stage.batch or self.settings.training.batch) for stage in self.state(1000).stages
-        )
-        rows = self.world.rows(largest)
+        with torch.device("meta"):
+            stages = self.kind(self.settings.model, self.spec).stages(DEFAULT_EXAMPLES)
+        rows = self.world.rows(max(stage.batch or self.settings.training.batch for stage in stages))
         share = rows.stop - rows.start
         sizes = [share, *(2**power for power in range(20, -1, -1) if 2**power < share)]
         if self.device.kind == "cuda":
             found = next((size for size in sizes if self._fits(size)), 1)
+        elif share < 4:
+            found = share
         else:
-            small = max(1, min(4, share // 4))
-            peaks = [self._peak(size) for size in (small, 2 * small)]
-            slope = max(1.0, (peaks[1] - peaks[0]) / small)
-            free = 0.8 * available_memory() / max(1, self.world.size)
-            found = next((size for size in sizes if (size - 2 * small) * slope < free), 1)
-        agreed = torch.tensor([-float(found)])
-        self.world.any(False)
-        return round(-float(self.world.gather(agreed).max()))
+            found = self._fitting(sizes) if self.world.leads else share
+        # Every process takes what the most modest one found.
+        votes = torch.tensor([found], device=self.device.name)
+        return int(self.world.gather(votes).min())
+
+    def _fitting(self, sizes: Sequence[int]) -> int:
+        """The first of these sizes that the free memory of a machine without a GPU allows."""
+        small, large = max(1, sizes[0] // 8), max(2, sizes[0] // 2)
+        peaks = [_peak_elsewhere(self.settings, size) for size in (small, large)]
+        slope = max(1.0, (peaks[1] - peaks[0]) / (large - small))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", str(self.world.size)))
+        free = 0.8 * available_memory() / here
+        return next((size for size in sizes if peaks[0] + (size - small) * slope < free), 1)
 
     def _fits(self, micro: int) -> bool:
         try:
-            self._peak(micro)
+            self.peak(micro)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
             return False
         return True
 
-    def _peak(self, micro: int) -> int:
+    def peak(self, micro: int) -> int:
         """Bytes at the peak of one round of every stage, with parts of this size."""
         state = self.state(DEFAULT_EXAMPLES)
         plan = dataclasses.replace(self.plan(DEFAULT_EXAMPLES), micro=micro)
@@ -297,6 +306,43 @@ class Workshop:
         for _ in self.visit_stages(state):
             playing.play()
         return self.device.peak_memory()
+
+
+def _peak_elsewhere(settings: Settings, micro: int) -> int:
+    """`Workshop.peak` in a process of its own: a process's peak never falls, so it tells only once.
+
+    Raises:
+        UserError: the process ended early, which is what too little memory looks like.
+    """
+    lonely = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from faussaire.workshop import tell_peak; tell_peak()"],
+        input=json.dumps({**settings.flat(), "micro": micro}),
+        capture_output=True,
+        text=True,
+        env={**lonely, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    if done.returncode:
+        raise UserError(
+            f"Even {micro} pictures at once did not fit into memory, or the trial failed otherwise: "
+            f"{done.stderr.strip()[-300:]}",
+            "Choose a smaller --size or --resolution, or a --batch by hand.",
+        )
+    return int(done.stdout)
+
+
+def tell_peak() -> None:
+    """Print the peak memory of the settings on standard input."""
+    flat = json.load(sys.stdin)
+    kind = load_family(flat["family"])
+    settings = resolve(flat["family"], flat["source"], kind.Config, flat)
+    micro = settings.training.micro
+    assert micro  # `_peak_elsewhere` gives one
+    print(Workshop.open(settings).peak(micro))
 
 
 @dataclass(frozen=True)

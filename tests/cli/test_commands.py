@@ -90,6 +90,8 @@ def test_advice_names_a_command_that_works(photos):
     assert words[:3] == ["train", "fastgan", str(photos)]
     said, _ = faussaire(*words, "--dry-run", "--json")
     assert json.loads(said)["family"] == "fastgan"
+    said, _ = faussaire("advise", "digits", "--for", "10s")  # 8x8: training enlarges them
+    assert "16x16" in said or ", 16" in said
 
 
 def test_a_batch_that_fits_is_found_and_kept(photos, tmp_path):

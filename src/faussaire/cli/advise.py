@@ -67,12 +67,11 @@ def run(arguments: list[str]) -> int:
             }
         )
         return 0
-    height, width = advice.resolution
     classes = f", {len(report.classes)} classes" if report.classes else ""
     out.print(f"data     {report.usable:,} pictures, usually {facts.side} pixels{classes}")
     out.print(f"machine  {speed['device']}, {memory(facts.memory)} free")
     size = f", {advice.size}" if advice.size else ""
-    out.print(f"advice   {advice.family}{size}, {format_resolution(height, width)}", style="bold")
+    out.print(f"advice   {advice.family}{size}, {speed['resolution']}", style="bold")
     for reason in advice.reasons:
         out.print(f"         {reason}", markup=False)
     examples = speed["examples"](facts.seconds)
@@ -146,4 +145,5 @@ def _rehearse(options: Options, advice: Advice) -> dict[str, Any]:
         "per_second": found.examples(3600.0) / 3600.0,
         "examples": found.examples,
         "device": shop.device.describe(),
+        "resolution": format_resolution(*shop.images.resolution),
     }
