@@ -159,6 +159,46 @@ def test_small_pictures_are_refused():
         tiny(Pictures(channels=1, height=12, width=20))
 
 
+@pytest.mark.parametrize(
+    ("augment", "policy"),
+    [
+        ("diffaugment", "translation"),
+        ("diffaugment", "color,translation,cutout"),
+        ("ada", "color,translation,cutout"),
+    ],
+)
+def test_scales_that_agree_still_do_when_augmented(augment, policy):
+    """Of pictures of large pixels, each scale is the mean of the finest, before and after."""
+    family = tiny(augment=augment, augment_policy=policy, loss="hinge")
+    family.ada.p = torch.tensor(0.9)
+    coarse = torch.rand(16, 3, 4, 4) * 2 - 1
+    shown = tuple(F.interpolate(coarse, scale_factor=float(2**k)) for k in range(4))
+    draws = BatchDraws(0, total=16, rows=slice(0, 16))
+    seen = family.augmented(shown, draws, Clock())
+    assert [x.shape for x in seen] == [x.shape for x in shown]
+    for k, (x, before) in enumerate(zip(seen, shown, strict=True)):
+        torch.testing.assert_close(x, F.avg_pool2d(seen[-1], 2 ** (3 - k)))
+        changed = (x - before).abs().amax((1, 2, 3)) > 1e-3
+        assert changed.float().mean() > 0.7, f"{x.shape[2]} pixels hardly move"
+
+
+def test_a_moved_picture_is_moved_as_far_at_all_scales():
+    """A bright square's centre, in shares of the picture's side."""
+    family = tiny(augment="diffaugment", augment_policy="translation")
+    finest = torch.zeros(32, 3, 32, 32)
+    finest[:, :, 12:20, 12:20] = 1.0
+    reals = family.reals(batch_of(finest), Clock())
+    seen = family.augmented(reals, BatchDraws(0, total=32, rows=slice(0, 32)), Clock())
+    centres = []
+    for x in seen:
+        side = x.shape[2]
+        places = (torch.arange(side) + 0.5) / side
+        centres.append((x[:, 0].sum(dim=2) * places).sum(dim=1) / x[:, 0].sum(dim=(1, 2)))
+    assert centres[-1].std() > 0.03
+    for centre in centres:
+        torch.testing.assert_close(centre, centres[-1])
+
+
 def test_its_own_loss_can_be_written_in_a_file():
     for loss in ("relativistic-average-hinge", "hinge"):
         assert resolve("msggan", "photos", MSGGANConfig, {"loss": loss}).model.loss == loss

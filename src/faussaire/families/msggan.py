@@ -21,6 +21,8 @@ Where this goes beyond the paper or leaves it:
   smaller is 4 to 7 pixels, rounded up. The reals' edges are repeated where levels do not divide the
   sides, and samples are cut to them.
 - The deviation of the batch is taken in groups of 4 neighbours.
+- Augmentation, which the paper has not, transforms all scales in the size of the finest, so that they
+  still agree (`at_full_size`).
 - Classes, which the paper has not: an embedding beside z in the generator, and one that is added to
   the discriminator's last convolution.
 """
@@ -28,7 +30,7 @@ Where this goes beyond the paper or leaves it:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -42,6 +44,7 @@ from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.game import GameConfig, ImageGAN, LossName
+from faussaire.losses import Samples
 from faussaire.nn.equal import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
 from faussaire.nn.resample import downsample
 
@@ -240,6 +243,24 @@ def filled(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pad(x, edges, mode="replicate")
 
 
+def at_full_size(images: Samples, transform: Callable[[Samples], Samples]) -> Samples:
+    """What `transform` makes of all scales when it sees them in the size of the finest.
+
+    Smaller pictures are enlarged by repeating pixels and averaged down again afterwards. A shift by s of
+    the finest's pixels is then one of s / k pixels, between neighbours, where pixels are k times as
+    large: scales that agreed do so after any transformation.
+    """
+    if not isinstance(images, tuple):
+        return transform(images)
+    height = images[-1].shape[2]
+    by = [height // part.shape[2] for part in images]
+    large = (
+        part if k == 1 else F.interpolate(part, scale_factor=float(k), mode="nearest")
+        for part, k in zip(images, by, strict=True)
+    )
+    return tuple(F.avg_pool2d(x, k) for x, k in zip(transform(tuple(large)), by, strict=True))
+
+
 class MSGGAN(ImageGAN[MSGGANConfig]):
     """MSG-GAN on pictures of any size from 16x16 up, unconditional or by class."""
 
@@ -288,6 +309,16 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
         finest = filled(batch["images"], self.scales.size)
         steps = len(self.scales.channels) - 1
         return (*(F.avg_pool2d(finest, 2**step) for step in range(steps, 0, -1)), finest)
+
+    def augmented(self, images: Samples, draws: Draws, clock: Clock) -> Samples:
+        if self.config.augment == "none":
+            return images
+        return at_full_size(
+            images, lambda large: super(MSGGAN, self).augmented(large, draws, clock)
+        )
+
+    def transformed(self, images: Samples, draws: Draws) -> Samples:
+        return at_full_size(images, lambda large: super(MSGGAN, self).transformed(large, draws))
 
     def sample(
         self,
