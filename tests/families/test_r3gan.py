@@ -10,6 +10,7 @@ from cases import _family, build
 
 from faussaire.core.clock import Clock
 from faussaire.core.distributed import World
+from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.core.loop import Plan, Rounds
 from faussaire.families.r3gan import R3GAN, Block, R3GANConfig, count_stages
@@ -102,6 +103,21 @@ def test_schedules_follow_half_a_cosine_over_the_burn_in():
     assert [adam.betas[1](c) for c in at.values()] == pytest.approx([0.9, 0.945, 0.99, 0.99])
     assert [family.gammas(c)[0] for c in at.values()] == pytest.approx([2.0, 1.1, 0.2, 0.2])
     assert family.gammas(at[0.0]) == (2.0, 2.0)
+
+
+def test_rates_that_cannot_be_are_refused_and_a_discriminator_may_stand_still():
+    with pytest.raises(UserError, match=r"lr_decay cannot be linear.*--lr-end 0 --burn-in 1"):
+        R3GANConfig(lr_decay="linear")
+    with pytest.raises(UserError, match="lr cannot be 0"):
+        R3GANConfig(lr=0.0)
+    spec = Pictures(channels=3, height=16, width=16)
+    still = R3GAN(R3GANConfig(width=16, discriminator_lr=0.0), spec).optimisers()
+    falling = R3GAN(R3GANConfig(width=16, lr=1e-3, lr_end=0.0, burn_in=1.0), spec).optimisers()
+    for examples, left in ((0, 1.0), (500, 0.5), (1000, 0.0)):
+        clock = Clock(examples=examples, total=1000)
+        assert still["discriminator"].lr(clock) == 0.0
+        assert falling["discriminator"].lr(clock) == pytest.approx(1e-3 * left)
+    assert still["generator"].lr(Clock(total=1000)) > 0.0
 
 
 @pytest.mark.parametrize(("side", "gamma"), [(32, 0.5), (64, 2.0), (128, 8.0)])

@@ -107,10 +107,16 @@ class R3GANConfig(GameConfig):
             blocks=(1, 100),
             group_width=(1, 4096),
             gamma_end=(0, None),
+            lr=(1e-12, None),  # the rates' end is a share of it
             burn_in=(0, 1),
             lr_end=(0, None),
             augment_p=(0, 1),
         )
+        if self.lr_decay != "none":
+            raise UserError(
+                f"lr_decay cannot be {self.lr_decay}: r3gan's rates go from lr to lr_end over the burn-in.",
+                "Give --lr-end 0 --burn-in 1 for rates that fall to 0 at the end of the run.",
+            )
 
     def widths(self, stages: int) -> list[int]:
         """Channels of the stages from the smallest picture to the largest.
@@ -323,7 +329,8 @@ class R3GAN(ImageGAN[R3GANConfig]):
     def optimisers(self) -> dict[str, OptimiserSpec]:
         config = self.config
         beta2 = self.after_burn_in(min(0.9, config.beta2), config.beta2)
-        rates = {"generator": config.lr, "discriminator": config.discriminator_lr or config.lr}
+        own = config.discriminator_lr
+        rates = {"generator": config.lr, "discriminator": config.lr if own is None else own}
         return {
             net: Adam(
                 nets=(net,),
@@ -339,5 +346,7 @@ class R3GAN(ImageGAN[R3GANConfig]):
         if self.config.augment != "none" or not self.config.augment_p:
             return super().augmented(images, draws, clock)
         assert isinstance(images, Tensor)
-        p = torch.tensor(self.after_burn_in(0.0, self.config.augment_p)(clock))
-        return ada_augment(images, draws, p.to(images.device), color=0.5, cutout=1.0)
+        p = self.after_burn_in(0.0, self.config.augment_p)(clock)
+        # Filled where it is needed: a copy from the CPU would wait for the GPU.
+        p = torch.full((), p, device=images.device)
+        return ada_augment(images, draws, p, color=0.5, cutout=1.0)
