@@ -114,7 +114,7 @@ class R3GANConfig(GameConfig):
         )
         if self.lr_decay != "none":
             raise UserError(
-                f"lr_decay cannot be {self.lr_decay}: r3gan's rates go from lr to lr_end over the burn-in.",
+                f"lr_decay cannot be {self.lr_decay}: r3gan's rates go from lr to lr_end.",
                 "Give --lr-end 0 --burn-in 1 for rates that fall to 0 at the end of the run.",
             )
 
