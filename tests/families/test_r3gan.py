@@ -23,7 +23,8 @@ def count(preset: str, side: int, classes: int = 0) -> tuple[float, float]:
     names = tuple(str(number) for number in range(classes))
     spec = Pictures(channels=3, height=side, width=side, classes=names)
     with torch.device("meta"):
-        family = R3GAN(R3GANConfig(**{**settings, "conditional": classes > 0}), spec)
+        family = R3GAN(R3GANConfig(**settings), spec)
+    assert family.config.conditional == (classes > 0)  # as the published figures are
     return tuple(sum(p.numel() for p in net.parameters()) / 1e6 for net in family.nets.values())
 
 

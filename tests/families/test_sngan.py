@@ -33,7 +33,7 @@ def preset(name: str, side: int, *, classes: int = 0, **settings: object) -> SNG
         channels=3, height=side, width=side, classes=tuple(str(i) for i in range(classes))
     )
     with torch.device("meta"):
-        return SNGAN(SNGANConfig(**chosen, **settings), spec)
+        return SNGAN(SNGANConfig(**{**chosen, **settings}), spec)
 
 
 def count(net: nn.Module) -> int:
@@ -193,7 +193,8 @@ def test_attention_is_its_equation_and_begins_as_nothing():
 
 
 def test_attention_sits_at_the_resolution_asked_for():
-    family = preset("sagan", 128, classes=1000, conditional=True)
+    family = preset("sagan", 128, classes=1000)
+    assert family.nets["discriminator"].embed.weight.shape == (1024, 1000)  # by class
     generator, discriminator = family.nets.values()
     # At 32 pixels both networks have 256 channels: after the generator's third block (8, 16, 32)
     # and the discriminator's second (64, 32).
@@ -206,7 +207,12 @@ def test_attention_sits_at_the_resolution_asked_for():
 
 
 def test_the_players_rates_are_the_papers():
-    specs = {name: preset(name, 32).optimisers() for name in ("cifar", "imagenet", "sagan")}
+    families = {
+        "cifar": preset("cifar", 32),
+        "imagenet": preset("imagenet", 32),
+        "sagan": preset("sagan", 32, classes=10),
+    }
+    specs = {name: family.optimisers() for name, family in families.items()}
     begin, end = Clock(examples=0, total=100), Clock(examples=100, total=100)
 
     def rates(name: str, clock: Clock) -> tuple[float, ...]:
@@ -215,14 +221,14 @@ def test_the_players_rates_are_the_papers():
     for name in ("cifar", "imagenet"):
         assert rates(name, begin) == (2e-4, 2e-4)
         assert rates(name, end) == (0.0, 0.0)
-        assert preset(name, 32).config.critic_steps == 5
+        assert families[name].config.critic_steps == 5
     assert rates("sagan", begin) == rates("sagan", end) == (1e-4, 4e-4)
     for optimisers in specs.values():
         for spec in optimisers.values():
             assert isinstance(spec, Adam)
             assert spec.betas == (0.0, 0.9)
-    assert preset("sagan", 32).config.critic_steps == 1
-    assert {preset(name, 32).config.loss for name in specs} == {"hinge"}
+    assert families["sagan"].config.critic_steps == 1
+    assert {family.config.loss for family in families.values()} == {"hinge"}
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 23), (28, 28), (64, 48), (33, 128)])

@@ -269,7 +269,8 @@ class R3GAN(ImageGAN[R3GANConfig]):
         },
         "cifar": {
             **{"width": 768, "flat": 32, "r1": 0.05, "augment_p": 0.55, "burn_in": 0.08},
-            **{"batch": 512, "half_life": 10_000_000, "examples": 500_000_000},
+            **{"conditional": True, "batch": 512, "half_life": 10_000_000},
+            **{"examples": 500_000_000},
         },
         "ffhq64": {
             **{"width": 768, "flat": 32, "r1": 2.0, "augment_p": 0.3, "burn_in": 0.2},

@@ -15,7 +15,7 @@ batch norms have a gain and a bias for each class.
 `attention`: Self-Attention Generative Adversarial Networks. Han Zhang, Ian Goodfellow, Dimitris
 Metaxas, Augustus Odena. 2019. arXiv 1805.08318. In both networks each pixel looks at all others
 (equations 1 to 3 there); the generator is spectrally normalised too, and one discriminator step at
-four times the generator's rate takes the place of five (section 4). The preset `sagan` is this.
+four times the generator's rate takes the place of five (section 4). The preset `sagan` is this, by class.
 
 Where this goes beyond the papers or leaves them:
 - Any resolution from 16 up, non-square too: the number of doublings follows from the smaller side,
@@ -330,8 +330,9 @@ class SNGAN(ImageGAN[SNGANConfig]):
             "critic_steps": 5,
             "batch": 64,
         },
-        # Zhang et al., section 4.
+        # Zhang et al., section 4; by class, as all of its figures are.
         "sagan": {
+            "conditional": True,
             "width": 64,
             "max_width": 1024,
             "attention": 32,
