@@ -15,7 +15,7 @@ batch norms have a gain and a bias for each class.
 `attention`: Self-Attention Generative Adversarial Networks. Han Zhang, Ian Goodfellow, Dimitris
 Metaxas, Augustus Odena. 2019. arXiv 1805.08318. In both networks each pixel looks at all others
 (equations 1 to 3 there); the generator is spectrally normalised too, and one discriminator step at
-four times the generator's rate takes the place of five (section 4). The preset `sagan` is this, by class.
+four times the generator's rate takes the place of five (section 4). `--preset sagan` is this, by class.
 
 Where this goes beyond the papers or leaves them:
 - Any resolution from 16 up, non-square too: the number of doublings follows from the smaller side,
