@@ -13,7 +13,7 @@ from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.core.loop import Plan, Rounds
-from faussaire.families.r3gan import R3GAN, Block, R3GANConfig, count_stages
+from faussaire.families.r3gan import R3GAN, Block, R3GANConfig, count_stages, usual_gamma
 
 
 def count(preset: str, side: int, classes: int = 0) -> tuple[float, float]:
@@ -97,7 +97,8 @@ def test_fresh_pictures_have_unit_variance_at_the_first_stage():
 
 def test_schedules_follow_half_a_cosine_over_the_burn_in():
     spec = Pictures(channels=3, height=32, width=32)
-    family = R3GAN(R3GANConfig(r1=2.0, burn_in=0.2), spec)
+    config = R3GANConfig(r1=2.0, burn_in=0.2, lr=2e-4, lr_end=5e-5, gamma_end=0.1)
+    family = R3GAN(config, spec)
     adam = family.optimisers()["generator"]
     at = {share: Clock(examples=int(1000 * share), total=1000) for share in (0.0, 0.1, 0.2, 0.9)}
     assert [adam.lr(clock) for clock in at.values()] == pytest.approx([2e-4, 1.25e-4, 5e-5, 5e-5])
@@ -121,11 +122,32 @@ def test_rates_that_cannot_be_are_refused_and_a_discriminator_may_stand_still():
     assert still["generator"].lr(Clock(total=1000)) > 0.0
 
 
-@pytest.mark.parametrize(("side", "gamma"), [(32, 0.5), (64, 2.0), (128, 8.0)])
-def test_gamma_grows_with_the_pixels(side, gamma):
+@pytest.mark.parametrize(
+    ("side", "gamma"),
+    [(16, 0.125), (32, 0.5), (64, 2.0), (128, math.sqrt(2.0 * 150.0)), (256, 150.0)],
+)
+def test_gamma_goes_through_the_papers_values(side, gamma):
     spec = Pictures(channels=3, height=side, width=side)
-    assert R3GAN(R3GANConfig(), spec).r1 == gamma
+    assert usual_gamma(side, side) == pytest.approx(gamma)
+    assert usual_gamma(side // 2, side * 2) == pytest.approx(gamma)  # as many pixels
     assert count_stages(spec) == int(math.log2(side)) - 1
+    with torch.device("meta"):
+        assert R3GAN(R3GANConfig(), spec).r1 == pytest.approx(4.0 * gamma)
+        assert R3GAN(R3GANConfig(r1=0.0), spec).r1 == 0.0
+
+
+def test_presets_have_the_papers_values_and_not_the_defaults_of_short_runs():
+    """Table 5: gamma, rates and batches; Stacked MNIST has a constant rate."""
+    gammas = {
+        **{"stacked-mnist": 1.0, "cifar": 0.05, "ffhq64": 2.0, "ffhq256": 150.0},
+        **{"imagenet32": 0.5, "imagenet64": 1.0},
+    }
+    batches = dict(zip(gammas, (512, 512, 256, 256, 4096, 4096), strict=True))
+    assert R3GAN.presets.keys() == gammas.keys()
+    for name, settings in R3GAN.presets.items():
+        end = 2e-4 if name == "stacked-mnist" else 5e-5
+        found = [settings[key] for key in ("r1", "batch", "lr", "lr_end", "gamma_end")]
+        assert found == [gammas[name], batches[name], 2e-4, end, 0.1]
 
 
 def test_classes_reach_both_players():

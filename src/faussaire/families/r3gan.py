@@ -21,17 +21,19 @@ Both are mirror images. Weights come from N(0, gain^2 / fan_in) with the gain of
 2019, arXiv 1901.09321) inside blocks, L^(-1/4) sqrt(2 / 1.04) for L blocks, and 0 at their ends, so
 that every block begins as the identity (section 3.3). Resizing is bilinear, by [1, 3, 3, 1].
 
-Over the first part of the run (burn-in) follow half a cosine: the learning rate from 2e-4 to 5e-5,
-gamma to a tenth, Adam's beta2 from .9 to .99, and the probability of augmentation from 0 to its end
-(table 5, appendix D).
+Over the first part of the run (burn-in) follow half a cosine: the learning rate (in the paper from 2e-4
+to 5e-5), gamma (to a tenth), Adam's beta2 from .9 to .99, and the probability of augmentation from 0 to
+its end (table 5, appendix D).
 
 Where this goes beyond the paper or leaves it:
 - Any resolution from 16 up, non-square too: stages follow from the smaller side, sizes are rounded up
   in the generator and cropped, and rounded down in the discriminator.
 - Sizes for a laptop: full width up to `flat` pixels, halved with each doubling after. The paper's data
   sets have presets with its own widths.
-- gamma, where not given, grows with the number of pixels from .5 at 32x32, which lies among the
-  paper's values (.05 to 1 at 32, 1 to 2 at 64, 150 at 256). Burn-in is a tenth of the run.
+- The defaults are those of short runs with small batches, on which docs/families/r3gan.md has figures:
+  batches of 16, a rate of 1e-3 that stays, gamma four times what a line through the paper's values says
+  (`usual_gamma`), of which half is left. The paper's own settings are in the presets. Burn-in is a
+  tenth of the run.
 - The moving average begins as the engine has it, its half-life growing with the examples seen.
 """
 
@@ -70,12 +72,13 @@ class R3GANConfig(GameConfig):
         flat: the size in pixels up to which stages have the full width; it halves with each doubling.
         blocks: residual blocks in a stage.
         group_width: channels in a group of the 3x3 convolutions.
-        r1: gamma at reals at the beginning; None: .5 for 32x32 pictures, in proportion to pixels.
+        r1: gamma at reals at the beginning; None: four times the paper's for this size (`usual_gamma`),
+            2 for 32x32 pictures.
         r2: gamma at fakes; None: that of the reals.
-        gamma_end: the share of gamma that is left after burn-in.
+        gamma_end: the share of gamma that is left after burn-in (paper: .1).
         burn_in: share of the run in which rates, gamma and augmentation change.
-        lr: learning rate at the beginning.
-        lr_end: learning rate after burn-in.
+        lr: learning rate at the beginning (paper: 2e-4).
+        lr_end: learning rate after burn-in (paper: 5e-5).
         beta2: Adam's second decay after burn-in; it begins at .9.
         augment_p: probability of ADA's transformations after burn-in (paper: .3 to .55); 0: none.
             Besides, `augment` may ask for another augmentation in its place.
@@ -89,10 +92,10 @@ class R3GANConfig(GameConfig):
     group_width: int = 16
     r1: float | None = None
     r2: float | None = None
-    gamma_end: float = 0.1
+    gamma_end: float = 0.5
     burn_in: float = 0.1
-    lr: float = 2e-4
-    lr_end: float = 5e-5
+    lr: float = 1e-3
+    lr_end: float = 1e-3
     beta1: float = 0.0
     beta2: float = 0.99
     augment_p: float = 0.3
@@ -127,6 +130,23 @@ class R3GANConfig(GameConfig):
         sides = [4 * 2**stage for stage in range(stages)]
         raw = [self.width * min(1.0, self.flat / side) for side in sides]
         return [max(step, step * round(width / step)) for width in raw]
+
+
+GAMMAS = ((5, 0.5), (6, 2.0), (8, 150.0))
+"""The paper's gammas by the logarithm of a picture's side: ImageNet-32, FFHQ-64 and FFHQ-256."""
+
+
+def usual_gamma(height: int, width: int) -> float:
+    """The paper's gamma for pictures of this size: straight lines through `GAMMAS` in logarithms.
+
+    The side is that of a square of as many pixels; beyond the ends the lines go on.
+    """
+    level = 0.5 * math.log2(height * width)
+    (low, least), (high, most) = GAMMAS[:2] if level < GAMMAS[1][0] else GAMMAS[1:]
+    return least * (most / least) ** ((level - low) / (high - low))
+
+
+_PAPER = {"lr": 2e-4, "lr_end": 5e-5, "gamma_end": 0.1}
 
 
 def convolution(
@@ -260,32 +280,39 @@ class R3GAN(ImageGAN[R3GANConfig]):
     least_side = 16
     fresh_reals = True  # each player's step draws reals and noise of its own
     half_life = 20_000.0
+    training: ClassVar = {"batch": 16}
     presets: ClassVar = {
         # Table 5, and the widths of the authors' models. The paper counts one batch an iteration; here
         # each player's step draws one, so `examples` and `half_life` are twice the paper's.
         "stacked-mnist": {
+            **_PAPER,
             **{"width": 768, "flat": 32, "r1": 1.0, "augment_p": 0.0, "burn_in": 0.2},
             **{"lr_end": 2e-4, "batch": 512, "half_life": 1_000_000, "examples": 20_000_000},
         },
         "cifar": {
+            **_PAPER,
             **{"width": 768, "flat": 32, "r1": 0.05, "augment_p": 0.55, "burn_in": 0.08},
             **{"conditional": True, "batch": 512, "half_life": 10_000_000},
             **{"examples": 500_000_000},
         },
         "ffhq64": {
+            **_PAPER,
             **{"width": 768, "flat": 32, "r1": 2.0, "augment_p": 0.3, "burn_in": 0.2},
             **{"batch": 256, "half_life": 1_000_000, "examples": 200_000_000},
         },
         "ffhq256": {
+            **_PAPER,
             **{"width": 768, "flat": 32, "r1": 150.0, "augment_p": 0.3, "burn_in": 0.1},
             **{"batch": 256, "half_life": 1_000_000, "examples": 400_000_000},
         },
         "imagenet32": {
+            **_PAPER,
             **{"width": 1536, "flat": 64, "group_width": 32, "r1": 0.5, "augment_p": 0.5},
             **{"conditional": True, "burn_in": 0.2, "batch": 4096, "half_life": 100_000_000},
             **{"examples": 2_000_000_000},
         },
         "imagenet64": {
+            **_PAPER,
             **{"width": 1536, "flat": 64, "group_width": 32, "r1": 1.0, "augment_p": 0.4},
             **{"conditional": True, "burn_in": 0.2, "batch": 4096, "half_life": 100_000_000},
             **{"examples": 2_000_000_000},
@@ -313,7 +340,7 @@ class R3GAN(ImageGAN[R3GANConfig]):
     @property
     def r1(self) -> float:
         if self.config.r1 is None:
-            return 0.5 * self.spec.height * self.spec.width / 1024
+            return 4.0 * usual_gamma(self.spec.height, self.spec.width)
         return self.config.r1
 
     def gammas(self, clock: Clock) -> tuple[float, float]:
