@@ -100,6 +100,20 @@ def test_the_papers_tables(name, side, made, seen):
     assert halves == [before > after for before, after in pairwise(sides)]
 
 
+@pytest.mark.parametrize("side", [16, 32, 64, 128])
+def test_every_size_is_larger_than_the_one_before(side):
+    counts = []
+    for size in ("tiny", "small", "base", "large"):
+        with torch.device("meta"):
+            spec = Pictures(channels=3, height=side, width=side)
+            family = SNGAN(SNGANConfig(**SNGAN.sizes[size]), spec)
+        counts.append([count(net) for net in family.nets.values()])
+    for smaller, larger in pairwise(counts):
+        assert all(before < after for before, after in zip(smaller, larger, strict=True))
+    with torch.device("meta"):
+        assert [count(net) for net in SNGAN(SNGANConfig(), spec).nets.values()] == counts[1]
+
+
 def test_the_discriminator_halves_where_its_blocks_say():
     torch.manual_seed(0)
     spec = Pictures(channels=3, height=32, width=32)

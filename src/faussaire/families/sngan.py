@@ -347,7 +347,7 @@ class SNGAN(ImageGAN[SNGANConfig]):
         "tiny": {"width": 16, "max_width": 64},
         "small": {"width": 32, "max_width": 128},
         "base": {"width": 64, "max_width": 512},
-        "large": {"width": 64, "max_width": 1024},
+        "large": {"width": 128, "max_width": 1024},
     }
 
     def __init__(self, config: SNGANConfig, spec: Pictures) -> None:
