@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from faussaire.core.batch import Batch, BatchDraws
+from faussaire.core.batch import Batch, BatchDraws, RowDraws
 from faussaire.core.clock import Clock
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
@@ -195,6 +195,38 @@ def test_noise_matters_once_its_strength_is_learnt():
         if isinstance(layer, Noise):
             nn.init.constant_(layer.weight, 0.5)
     assert not torch.allclose(generator(z), generator(z, None, noise))
+
+
+def test_pictures_of_given_latents_depend_on_them_alone():
+    """One noise for all rows, so that a walk from z to z does not flicker."""
+    family = tiny()
+    generator = family.nets["generator"].eval()
+    for layer in generator.modules():
+        if isinstance(layer, Noise):
+            nn.init.constant_(layer.weight, 0.5)
+    with torch.no_grad():
+        z = torch.randn(1, 8).expand(3, -1)
+        one, two, three = family.sample(RowDraws.counted(1, 3), latents=z)
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+        again = family.sample(RowDraws.counted(2, 3), latents=z)
+        assert torch.equal(again[0], one)
+        drawn = family.sample(RowDraws.counted(1, 3))
+        assert torch.equal(family.sample(RowDraws.counted(1, 2)), drawn[:2])
+        assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_the_sizes_and_presets():
+    widths = [FastGAN.sizes[size]["width"] for size in ("tiny", "small", "base", "large")]
+    assert widths == sorted(set(widths))
+    assert (widths[1], widths[2]) == (FastGANConfig().width, FastGAN.presets["paper"]["width"])
+    assert (FastGAN.training["batch"], FastGAN.presets["paper"]["batch"]) == (16, 8)
+    projected = {k: v for k, v in FastGAN.presets["projected"].items() if k != "batch"}
+    config = FastGANConfig(**projected)
+    assert (config.loss, config.margin_noise) == ("hinge", 0.0)
+    assert config.augment == "diffaugment"
+    assert config.augment_policy == "color,translation,cutout"
+    assert (config.lr, config.beta1, config.beta2) == (2e-4, 0.0, 0.99)
 
 
 def test_quarters_cover_the_picture():
