@@ -89,12 +89,13 @@ def advise(facts: Facts) -> Advice:
         )
         found.others.append(("stylegan2", "with a GPU and a day: ADA holds out as long"))
     elif small:
-        found = Advice("stylegan2", "tiny" if facts.seconds < 3600 else "small", resolution)
+        found = Advice("sngan", "small", resolution)
         found.reasons.append(
-            "On a CPU a small StyleGAN2 drew the best pictures of all families in our benchmark, at "
-            "the same time for each."
+            "On a CPU sngan was far ahead of all others at equal time in our benchmark "
+            "(Fashion-MNIST, ten minutes on one core; benchmarks/family_quality.txt)."
         )
-        found.others.append(("dcgan", "ten times as many pictures a second; shapes within minutes"))
+        found.others.append(("dcgan", "twice as many pictures a second; shapes within two minutes"))
+        found.others.append(("stylegan2", "given a night: the latent space to look around in"))
     else:
         size = "base" if facts.memory > 10 * 2**30 and facts.seconds > 4 * 3600 else "small"
         found = Advice("stylegan2", size, resolution)
