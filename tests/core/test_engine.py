@@ -54,6 +54,7 @@ def test_lazy_correction_is_that_of_stylegan2():
         Adam(nets=("a",), lr=1e-2, betas=(0.0, 0.99)), dict(net.named_parameters()), 0.8
     )
     assert optimiser.rate(Clock()) == pytest.approx(8e-3)
+    optimiser.step(Clock())
     assert optimiser._torch.param_groups[0]["betas"] == (0.0, pytest.approx(0.99**0.8))
 
 
