@@ -72,7 +72,8 @@ class _Spectral(nn.Module):
         image = torch.mv(rows, v)
         sigma = torch.linalg.vector_norm(image)
         with torch.no_grad():  # a weight of zeros has no direction: keep the last
-            self.u.copy_(torch.where(sigma > self.eps, image / sigma, self.u))
+            # A new tensor: a compiled backward may make v again from the u of its own forward.
+            self.u = torch.where(sigma > self.eps, image.detach() / sigma.detach(), self.u)
         return sigma
 
 
