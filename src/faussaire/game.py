@@ -140,9 +140,18 @@ class ImageGAN(Family[ConfigT]):
     averaged = ("generator",)
     fresh_reals: ClassVar[bool] = False
     """Whether the generator's phase draws a batch of its own; else both players share fakes."""
+    normalises_latents: ClassVar[bool] = False
+    """Whether the generator brings z to a length of its own, so that truncating z does nothing."""
 
     def __init__(self, config: ConfigT, spec: Pictures) -> None:
         super().__init__(config, spec)
+        least = self.least_side
+        if min(spec.height, spec.width) < least:
+            raise UserError(
+                f"{type(self).__name__.lower()} needs pictures of at least {least}x{least}, not "
+                f"{spec.width}x{spec.height}.",
+                "Choose a larger --resolution; small pictures are enlarged.",
+            )
         if config.conditional and spec.condition_size < 2:
             raise UserError(
                 f"--conditional needs at least two classes; the data have {len(spec.classes)}.",
@@ -441,10 +450,25 @@ class ImageGAN(Family[ConfigT]):
         latents: Tensor | None = None,
         truncation: float | None = None,
     ) -> Tensor:
-        z = self.latents(draws) if latents is None else latents
-        if truncation is not None:
-            z = truncated(z, truncation)
+        z = self.beginning(draws, latents, truncation)
         return self.nets["generator"](z, self.chosen(draws, labels)).clamp(-1.0, 1.0)
+
+    def beginning(self, draws: Draws, latents: Tensor | None, truncation: float | None) -> Tensor:
+        """The z to sample from: those asked for, else drawn; and truncated, if that is asked for.
+
+        Raises:
+            UserError: a truncation that would change nothing, or leave nothing.
+        """
+        z = self.latents(draws) if latents is None else latents
+        if truncation is None:
+            return z
+        if self.normalises_latents:
+            raise UserError(
+                f"{type(self).__name__.lower()} normalises z, so a truncation of {truncation} changes "
+                "nothing.",
+                "Leave --truncation out.",
+            )
+        return truncated(z, truncation)
 
     def chosen(self, draws: Draws, labels: Tensor | None) -> Tensor | None:
         """The conditions to sample with: those asked for, else classes drawn at random.

@@ -14,7 +14,7 @@ import torch
 from faussaire.core import events
 from faussaire.core.batch import mix
 from faussaire.core.checkpoint import Checkpoints
-from faussaire.core.config import AUTO, Settings, resolve
+from faussaire.core.config import Settings, resolve
 from faussaire.core.errors import Diverged, Interrupted, UserError, nearest
 from faussaire.core.events import Audience, Observer
 from faussaire.core.loop import Loop
@@ -169,9 +169,8 @@ def _train(
     world, settings = shop.world, shop.settings
     checkpoints = Checkpoints(run.checkpoints, keep=settings.training.keep)
     restored = checkpoints.load_latest()
-    if settings.training.micro == AUTO:
-        fitting = dataclasses.replace(settings.training, micro=shop.fit())
-        settings = shop.settings = dataclasses.replace(settings, training=fitting)
+    shop.settle_micro()
+    settings = shop.settings
     total, seconds = _budget(shop, restored[1] if restored else None)
     shop.device = dataclasses.replace(
         shop.device, compile=choose_compilation(settings, shop.device.kind, seconds)

@@ -19,7 +19,7 @@ import torch
 from PIL import ImageColor
 
 from faussaire.core.batch import mix
-from faussaire.core.config import Settings, resolve
+from faussaire.core.config import AUTO, Settings, resolve
 from faussaire.core.device import Device, has_compiler, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
@@ -258,6 +258,12 @@ class Workshop:
             along = sum(cost for other, cost in extra.items() if every % other == 0)
             extra[every] = max(0.0, play(every) - plain - along)
         return plain + sum(cost / every for every, cost in extra.items())
+
+    def settle_micro(self) -> None:
+        """Put the number in place where `micro` is left to choose."""
+        if self.settings.training.micro == AUTO:
+            found = dataclasses.replace(self.settings.training, micro=self.fit())
+            self.settings = dataclasses.replace(self.settings, training=found)
 
     def fit(self) -> int:
         """Examples of a batch that a process can handle at once in any stage: all, or a power of two.

@@ -14,7 +14,7 @@ import tyro
 from faussaire import families
 from faussaire.cli import launch
 from faussaire.cli.console import Reading, console, memory, out, parse, print_json
-from faussaire.core.config import AUTO, Settings, read_yaml, resolve, sections
+from faussaire.core.config import Settings, read_yaml, resolve, sections
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration, format_resolution
 from faussaire.core.run import Run
@@ -210,9 +210,8 @@ def _rehearse(settings: Settings, command: Command) -> int:
     with workshop.enough_memory(settings):
         shop = workshop.Workshop.open(settings, progress=reading)
         reading.close()
-        if settings.training.micro == AUTO:
-            fitting = dataclasses.replace(settings.training, micro=shop.fit())
-            settings = shop.settings = dataclasses.replace(settings, training=fitting)
+        shop.settle_micro()
+        settings = shop.settings
         found = shop.measure()
     if not shop.world.leads or shop.report is None:
         return 0

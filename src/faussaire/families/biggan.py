@@ -50,6 +50,7 @@ from faussaire.core.family import Pictures
 from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.nn.conditional import ConditionalBatchNormAct2d, standing_statistics
 from faussaire.nn.fused import BatchNormAct2d
+from faussaire.nn.sizes import base_size, cut, doublings
 from faussaire.nn.spectral import converge, spectral
 
 
@@ -112,11 +113,6 @@ DISCRIMINATOR_TABLES: dict[int, tuple[int, ...]] = {
     6: (1, 2, 4, 8, 8, 16, 16),
     7: (1, 1, 2, 4, 8, 8, 16, 16),
 }
-
-
-def doublings(height: int, width: int) -> int:
-    """How often 4..7 pixels double to reach the smaller side: 2 at 16, 3 at 32, 5 at 128."""
-    return int(math.log2(min(height, width) / 4))
 
 
 def nearest_side(wanted: int, sides: list[int]) -> int | None:
@@ -205,7 +201,7 @@ class Generator(nn.Module):
         steps = doublings(spec.height, spec.width)
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        self.base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
+        self.base = base_size(spec.height, spec.width, steps)
         table = (4,) * steps if config.flat else GENERATOR_TABLES[steps]
         widths = [config.width * multiple for multiple in table]
         size = spec.condition_size if config.conditional else 0
@@ -237,9 +233,7 @@ class Generator(nn.Module):
             if index == self.attend_after:
                 x = self.attention(x)
         x = torch.tanh(self.colour(self.norm(x)))
-        height, width = self.size
-        top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-        return x[:, :, top : top + height, left : left + width]
+        return cut(x, self.size)
 
 
 class Discriminator(nn.Module):

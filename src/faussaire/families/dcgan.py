@@ -22,7 +22,6 @@ Where this goes beyond the paper or leaves it:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -32,10 +31,10 @@ from torch import Tensor, nn
 
 from faussaire.core.batch import Draws
 from faussaire.core.config import check_range
-from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.game import GameConfig, ImageGAN
 from faussaire.nn.fused import BatchNormAct2d, UpConv2d
+from faussaire.nn.sizes import base_size, cut, doublings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +59,6 @@ class DCGANConfig(GameConfig):
         check_range(self, latent=(1, 100_000), width=(1, 8192), max_width=(1, 65536))
 
 
-def doublings(height: int, width: int) -> int:
-    """How often 4..7 pixels double to reach the smaller side: 2 at 16, 4 at 64, 5 at 128."""
-    return int(math.log2(min(height, width) / 4))
-
-
 class Generator(nn.Module):
     """Noise (N, latent) and conditions (N, K) or None to pictures (N, C, H, W) in [-1, 1]."""
 
@@ -73,7 +67,7 @@ class Generator(nn.Module):
         steps = doublings(spec.height, spec.width)
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
+        base = base_size(spec.height, spec.width, steps)
         widths = [min(config.max_width, config.width * 2**step) for step in reversed(range(steps))]
         size = spec.condition_size if config.conditional else 0
         # A dense layer onto 4x4 pixels is the paper's "project and reshape".
@@ -89,9 +83,7 @@ class Generator(nn.Module):
         if condition is not None:
             z = torch.cat([z, condition], dim=1)
         x = self.body(self.project(z[:, :, None, None]))
-        height, width = self.size
-        top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-        return x[:, :, top : top + height, left : left + width]
+        return cut(x, self.size)
 
 
 class Discriminator(nn.Module):
@@ -153,11 +145,6 @@ class DCGAN(ImageGAN[DCGANConfig]):
 
     def __init__(self, config: DCGANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"dcgan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         self.nets = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),

@@ -55,12 +55,12 @@ from torch import Tensor, nn
 from faussaire.core.batch import Batch, Draws, RowDraws
 from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
-from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
-from faussaire.game import GameConfig, ImageGAN, LossName, truncated
+from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.losses import Critic, Samples
 from faussaire.metrics.perceptual import PerceptualDistance, open_perceptual
 from faussaire.nn.fused import BatchNormAct2d
+from faussaire.nn.sizes import base_size, cut, doublings
 from faussaire.nn.spectral import converge, spectral
 
 
@@ -106,11 +106,6 @@ _GENERATOR = (16, 8, 4, 2, 2, 1, 0.5, 0.25, 0.125)
 _SMALL = (
     5  # doublings to the smaller of the two pictures that the discriminator looks at: 128 pixels
 )
-
-
-def doublings(height: int, width: int) -> int:
-    """How often 4..7 pixels double to reach the smaller side: 2 at 16, 4 at 64, 6 at 256."""
-    return int(math.log2(min(height, width) / 4))
 
 
 def _convolution(
@@ -193,7 +188,7 @@ class Generator(nn.Module):
         steps = doublings(spec.height, spec.width)
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
+        base = base_size(spec.height, spec.width, steps)
         self.conditions = spec.condition_size if config.conditional else 0
         multiples = [*_GENERATOR, *[_GENERATOR[-1]] * steps][: steps + 1]
         widths = [max(1, int(config.width * multiple)) for multiple in multiples]
@@ -251,10 +246,10 @@ class Generator(nn.Module):
             if 0 <= low < len(self.skips):
                 x = x * self.skips[low](maps[low])
             maps.append(x)
-        picture = _crop(self.to_picture(maps[-1]), self.size).tanh()
+        picture = cut(self.to_picture(maps[-1]), self.size).tanh()
         if not small:
             return picture
-        return picture, _crop(self.to_small(maps[self.small_step]), self.small_size).tanh()
+        return picture, cut(self.to_small(maps[self.small_step]), self.small_size).tanh()
 
 
 def small_size(spec: Pictures) -> tuple[int, int]:
@@ -262,11 +257,6 @@ def small_size(spec: Pictures) -> tuple[int, int]:
     steps = doublings(spec.height, spec.width)
     by = 2 ** (steps - min(_SMALL, steps - 1))
     return spec.height // by, spec.width // by
-
-
-def _crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    top, left = (x.shape[2] - size[0]) // 2, (x.shape[3] - size[1]) // 2
-    return x[:, :, top : top + size[0], left : left + size[1]]
 
 
 # ---- Discriminator ----
@@ -613,11 +603,6 @@ class FastGAN(ImageGAN[FastGANConfig]):
 
     def __init__(self, config: FastGANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"fastgan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         generator = Generator(config, spec)
         projected = config.discriminator == "projected"
         self.nets = {
@@ -709,9 +694,7 @@ class FastGAN(ImageGAN[FastGANConfig]):
         truncation: float | None = None,
     ) -> Tensor:
         """Samples. Where latents are given, noise is the same for all: pictures depend on them alone."""
-        z = self.latents(draws) if latents is None else latents
-        if truncation is not None:
-            z = truncated(z, truncation)
+        z = self.beginning(draws, latents, truncation)
         condition = self.chosen(draws, labels)
         noise = self.noise(draws if latents is None else RowDraws.counted(0, 1, device=z.device))
         noise = [part.expand(len(z), -1, -1, -1) for part in noise]

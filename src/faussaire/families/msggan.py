@@ -41,12 +41,12 @@ from torch import Tensor, nn
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
-from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.losses import Samples
 from faussaire.nn.equal import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
 from faussaire.nn.resample import downsample
+from faussaire.nn.sizes import base_size, cut, doublings, filled
 
 ROOT2 = math.sqrt(2.0)
 BOX = (1.0, 1.0)
@@ -101,8 +101,8 @@ class Scales:
 
     @classmethod
     def of(cls, config: MSGGANConfig, spec: Pictures) -> Scales:
-        steps = int(math.log2(min(spec.height, spec.width) / 4))
-        base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
+        steps = doublings(spec.height, spec.width)
+        base = base_size(spec.height, spec.width, steps)
         widths = (config.fmap_base // 2 ** (level + 1) for level in range(steps + 1))
         return cls(base, tuple(max(1, min(config.fmap_max, width)) for width in widths))
 
@@ -227,22 +227,6 @@ def embedding(config: MSGGANConfig, spec: Pictures, outputs: int) -> tuple[Equal
     return EqualLinear(size, outputs, bias=False, gain=math.sqrt(size)), size
 
 
-def cut(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of pictures (N, C, H, W)."""
-    height, width = size
-    top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-    return x[:, :, top : top + height, left : left + width]
-
-
-def filled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures (N, C, H, W) with their edges repeated, so that `cut` gives them back."""
-    down, right = size[0] - x.shape[2], size[1] - x.shape[3]
-    if not down and not right:
-        return x
-    edges = (right // 2, right - right // 2, down // 2, down - down // 2)
-    return F.pad(x, edges, mode="replicate")
-
-
 def at_full_size(images: Samples, transform: Callable[[Samples], Samples]) -> Samples:
     """What `transform` makes of all scales when it sees them in the size of the finest.
 
@@ -266,6 +250,7 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
 
     Config = MSGGANConfig
     least_side = 16
+    normalises_latents = True
     half_life = 11_000.0  # .999 a step of 16 pictures
     training: ClassVar = {"batch": 32}
     sizes: ClassVar = {
@@ -288,11 +273,6 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
 
     def __init__(self, config: MSGGANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"msggan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         self.scales = Scales.of(config, spec)
         self.nets = {
             "generator": Generator(config, spec),
@@ -319,23 +299,3 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
 
     def transformed(self, images: Samples, draws: Draws) -> Samples:
         return at_full_size(images, lambda large: super(MSGGAN, self).transformed(large, draws))
-
-    def sample(
-        self,
-        draws: Draws,
-        *,
-        labels: Tensor | None = None,
-        latents: Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Samples.
-
-        Raises:
-            UserError: a truncation is given.
-        """
-        if truncation is not None:
-            raise UserError(
-                f"msggan normalises z, so a truncation of {truncation} changes nothing.",
-                "Leave --truncation out.",
-            )
-        return super().sample(draws, labels=labels, latents=latents)

@@ -44,6 +44,7 @@ from faussaire.core.phase import Stage
 from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.nn.equal import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
 from faussaire.nn.resample import downsample
+from faussaire.nn.sizes import base_size, cut, doublings, filled
 
 ROOT2 = math.sqrt(2.0)
 BOX = (1.0, 1.0)
@@ -120,8 +121,8 @@ class Levels:
 
     @classmethod
     def of(cls, spec: Pictures) -> Levels:
-        steps = int(math.log2(min(spec.height, spec.width) / 4))
-        return cls(steps, (-(-spec.height // 2**steps), -(-spec.width // 2**steps)))
+        steps = doublings(spec.height, spec.width)
+        return cls(steps, base_size(spec.height, spec.width, steps))
 
     def size(self, level: int) -> tuple[int, int]:
         """Height and width of a level."""
@@ -273,27 +274,12 @@ class Discriminator(Growing):
         return F.leaky_relu(self.look[level](x), 0.2)
 
 
-def cut(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of pictures (N, C, H, W)."""
-    height, width = size
-    top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-    return x[:, :, top : top + height, left : left + width]
-
-
-def filled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures (N, C, H, W) with their edges repeated, so that `cut` gives them back."""
-    down, right = size[0] - x.shape[2], size[1] - x.shape[3]
-    if not down and not right:
-        return x
-    edges = (right // 2, right - right // 2, down // 2, down - down // 2)
-    return F.pad(x, edges, mode="replicate")
-
-
 class ProGAN(ImageGAN[ProGANConfig]):
     """ProGAN on pictures of any size from 16x16 up, unconditional or by class."""
 
     Config = ProGANConfig
     least_side = 16
+    normalises_latents = True
     half_life = 11_000.0  # .999 a step of 16 pictures
     training: ClassVar = {"batch": 32}
     sizes: ClassVar = {
@@ -324,11 +310,6 @@ class ProGAN(ImageGAN[ProGANConfig]):
 
     def __init__(self, config: ProGANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"progan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         self.plan = Levels.of(spec)
         self.nets = {
             "generator": Generator(config, spec),
@@ -383,23 +364,3 @@ class ProGAN(ImageGAN[ProGANConfig]):
     def judge(self, images: Tensor, condition: Tensor | None, clock: Clock) -> Tensor:
         self.grow(clock)
         return self.nets["discriminator"](images, condition)
-
-    def sample(
-        self,
-        draws: Draws,
-        *,
-        labels: Tensor | None = None,
-        latents: Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Samples.
-
-        Raises:
-            UserError: a truncation is given.
-        """
-        if truncation is not None:
-            raise UserError(
-                f"progan normalises z, so a truncation of {truncation} changes nothing.",
-                "Leave --truncation out.",
-            )
-        return super().sample(draws, labels=labels, latents=latents)

@@ -60,6 +60,7 @@ from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.losses import Samples
 from faussaire.nn.augment import ada_augment
 from faussaire.nn.resample import downsample, upsample
+from faussaire.nn.sizes import base_size, cut, doublings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +206,7 @@ def blocks(config: R3GANConfig, widths: Sequence[int], stage: int) -> nn.Sequent
 
 def count_stages(spec: Pictures) -> int:
     """Stages from 4..7 pixels at the smaller side: 4 at 32, 5 at 64."""
-    return int(math.log2(min(spec.height, spec.width) / 4)) + 1
+    return doublings(spec.height, spec.width) + 1
 
 
 class Generator(nn.Module):
@@ -216,8 +217,7 @@ class Generator(nn.Module):
         stages = count_stages(spec)
         widths = config.widths(stages)
         self.size = (spec.height, spec.width)
-        scale = 2 ** (stages - 1)
-        base = (-(-spec.height // scale), -(-spec.width // scale))
+        base = base_size(spec.height, spec.width, stages - 1)
         self.basis = nn.Parameter(torch.randn(widths[0], *base))
         size = spec.condition_size if config.conditional else 0
         self.embed = dense(size, config.latent) if size else None
@@ -237,9 +237,7 @@ class Generator(nn.Module):
         for step, stage in zip(self.steps, list(self.stages)[1:], strict=True):
             x = stage(upsample(step(x)))
         x = self.to_rgb(x)
-        height, width = self.size
-        top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-        return x[:, :, top : top + height, left : left + width]
+        return cut(x, self.size)
 
 
 class Discriminator(nn.Module):
@@ -331,11 +329,6 @@ class R3GAN(ImageGAN[R3GANConfig]):
 
     def __init__(self, config: R3GANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"r3gan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         self.nets = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),

@@ -40,11 +40,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faussaire.core.config import check_range
-from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.game import GameConfig, ImageGAN, LossName
 from faussaire.nn.conditional import ConditionalBatchNormAct2d
 from faussaire.nn.fused import BatchNormAct2d
+from faussaire.nn.sizes import base_size, cut, doublings
 from faussaire.nn.spectral import converge, spectral
 
 
@@ -94,11 +94,6 @@ class SNGANConfig(GameConfig):
         for name in ("discriminator_width", "discriminator_max_width"):
             if getattr(self, name) is not None:
                 check_range(self, **{name: (1, 65536)})
-
-
-def doublings(height: int, width: int) -> int:
-    """How often 4..7 pixels double to reach the smaller side: 2 at 16, 3 at 32, 5 at 128."""
-    return int(math.log2(min(height, width) / 4))
 
 
 def nearest_side(wanted: int, sides: list[int]) -> int | None:
@@ -189,7 +184,7 @@ class Generator(nn.Module):
         steps = doublings(spec.height, spec.width)
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        self.base = (-(-spec.height // 2**steps), -(-spec.width // 2**steps))
+        self.base = base_size(spec.height, spec.width, steps)
         widths = [min(config.max_width, config.width * 2**step) for step in reversed(range(steps))]
         size = spec.condition_size if config.conditional else 0
         self.project = nn.Linear(config.latent, widths[0] * self.base[0] * self.base[1])
@@ -217,9 +212,7 @@ class Generator(nn.Module):
             if index == self.attend_after:
                 x = self.attention(x)
         x = torch.tanh(self.colour(self.norm(x)))
-        height, width = self.size
-        top, left = (x.shape[2] - height) // 2, (x.shape[3] - width) // 2
-        return x[:, :, top : top + height, left : left + width]
+        return cut(x, self.size)
 
 
 class Discriminator(nn.Module):
@@ -352,11 +345,6 @@ class SNGAN(ImageGAN[SNGANConfig]):
 
     def __init__(self, config: SNGANConfig, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < 16:
-            raise UserError(
-                f"sngan needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         self.nets = {
             "generator": Generator(config, spec),
             "discriminator": Discriminator(config, spec),

@@ -43,13 +43,13 @@ from faussaire.core.batch import Batch, Draws, RowDraws
 from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
 from faussaire.core.device import precise
-from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.core.phase import Phase
 from faussaire.game import GameConfig, ImageGAN
 from faussaire.losses import Samples
 from faussaire.nn.equal import EqualConv2d, EqualLinear, minibatch_stddev, pixel_norm
 from faussaire.nn.resample import blur, downsample, upsample, upsample_conv
+from faussaire.nn.sizes import base_size, cut, doublings
 
 ROOT2 = math.sqrt(2.0)
 
@@ -115,10 +115,8 @@ class StyleGAN2Config(GameConfig):
 
 def levels(config: StyleGAN2Config, spec: Pictures) -> list[int]:
     """Channels by resolution, from 4 pixels at the smaller side (4 to 7) to the picture's."""
-    doublings = int(math.log2(min(spec.height, spec.width) / 4))
-    return [
-        max(1, min(config.width // 2**level, config.max_width)) for level in range(doublings + 1)
-    ]
+    steps = doublings(spec.height, spec.width)
+    return [max(1, min(config.width // 2**level, config.max_width)) for level in range(steps + 1)]
 
 
 def leaky(x: Tensor) -> Tensor:
@@ -279,10 +277,10 @@ class Synthesis(nn.Module):
     def __init__(self, config: StyleGAN2Config, spec: Pictures) -> None:
         super().__init__()
         widths = levels(config, spec)
-        doublings = len(widths) - 1
+        steps = len(widths) - 1
         self.size = (spec.height, spec.width)
         # Rounded up, so that the doubled size covers the picture; `forward` crops the rest.
-        base = (-(-spec.height // 2**doublings), -(-spec.width // 2**doublings))
+        base = base_size(spec.height, spec.width, steps)
         self.constant = nn.Parameter(torch.randn(1, widths[0], *base))
         self.layers = nn.ModuleList([StyledLayer(widths[0], widths[0], config)])
         for wide, narrow in pairwise(widths):
@@ -293,7 +291,7 @@ class Synthesis(nn.Module):
         # The first level has one convolution, the others two.
         self.noise_sizes = [
             (base[0] * 2**level, base[1] * 2**level)
-            for level in range(doublings + 1)
+            for level in range(steps + 1)
             for _ in range(2 if level else 1)
         ]
 
@@ -325,9 +323,7 @@ class Synthesis(nn.Module):
                 made = self.to_rgb[index // 2](x, each[index + 1])
                 picture = made if picture is None else upsample(picture) + made
         assert picture is not None  # the first layer has made one
-        height, width = self.size
-        top, left = (picture.shape[2] - height) // 2, (picture.shape[3] - width) // 2
-        return picture[:, :, top : top + height, left : left + width]
+        return cut(picture, self.size)
 
 
 # ---- The discriminator ----
@@ -358,8 +354,8 @@ class Discriminator(nn.Module):
     def __init__(self, config: StyleGAN2Config, spec: Pictures, conditions: int) -> None:
         super().__init__()
         widths = levels(config, spec)[::-1]
-        doublings = len(widths) - 1
-        end = (spec.height // 2**doublings) * (spec.width // 2**doublings)
+        steps = len(widths) - 1
+        end = (spec.height // 2**steps) * (spec.width // 2**steps)
         last = widths[-1]
         self.group = config.stddev_group
         self.from_rgb = EqualConv2d(spec.channels, widths[0], 1, gain=ROOT2)
@@ -459,11 +455,6 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
 
     def __init__(self, config: StyleGAN2Config, spec: Pictures) -> None:
         super().__init__(config, spec)
-        if min(spec.height, spec.width) < self.least_side:
-            raise UserError(
-                f"stylegan2 needs pictures of at least 16x16, not {spec.width}x{spec.height}.",
-                "Choose a larger --resolution; small pictures are enlarged.",
-            )
         conditions = spec.condition_size if config.conditional else 0
         synthesis = Synthesis(config, spec)
         self.nets = {
