@@ -89,7 +89,7 @@ def train(family: str, name: str, seed: int, options: argparse.Namespace) -> dic
         found[checkpoint] = {
             figure["name"].partition("[")[0]: figure["value"] for figure in record["figures"]
         }
-        found[checkpoint]["examples"] = record.get("examples")
+        found[checkpoint]["examples"] = record["figures"][0]["examples"]
     return found
 
 

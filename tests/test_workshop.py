@@ -35,20 +35,6 @@ def test_the_part_that_fits_depends_on_the_memory_that_is_free(shop, monkeypatch
     assert shop.fit() == 1
 
 
-def test_time_is_counted_by_stage():
-    phase = Phase(name="p", nets=("net",), loss=lambda batch, clock: {})
-
-    def stages(total: int) -> list[Stage]:
-        first = Stage(name="small", phases=(phase,), until=total // 4)
-        return [first, Stage(name="large", phases=(phase,))]
-
-    found = Measurement(
-        seconds={"small": 0.01, "large": 0.1}, stages=stages, memory=0, parameters={}
-    )
-    assert found.time(1000) == pytest.approx(250 * 0.01 + 750 * 0.1)
-    assert found.time(found.examples(600.0)) == pytest.approx(600.0, rel=2e-3)
-
-
 def test_lazy_phases_cost_as_often_as_they_come(shop):
     """A round without them, and their share of the rounds with them."""
     calls: list[int] = []

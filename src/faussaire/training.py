@@ -17,6 +17,7 @@ from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings, resolve
 from faussaire.core.errors import Diverged, Interrupted, UserError, nearest
 from faussaire.core.events import Audience, Observer
+from faussaire.core.forecast import Forecast, Pace
 from faussaire.core.loop import Loop
 from faussaire.core.run import EventFile, Run, environment
 from faussaire.core.signals import Signals
@@ -171,7 +172,7 @@ def _train(
     restored = checkpoints.load_latest()
     shop.settle_micro()
     settings = shop.settings
-    total, seconds = _budget(shop, restored[1] if restored else None)
+    total, seconds, costs = _budget(shop, restored[1] if restored else None)
     shop.device = dataclasses.replace(
         shop.device, compile=choose_compilation(settings, shop.device.kind, seconds)
     )
@@ -229,9 +230,11 @@ def _train(
                 "model": _model_settings(settings),
                 "spec": dataclasses.asdict(shop.spec),
                 "seconds": plan.seconds,
+                "costs": costs,
             },
             stop_asked=signals.asked,
             evaluate=evaluator,
+            pace=_pace(state, costs, plan.seconds),
         )
         signals.patient = True
         _play(loop, state, shop, notes, audience)
@@ -323,19 +326,30 @@ def _agree(shop: Workshop, state: State) -> None:
         )
 
 
-def _budget(shop: Workshop, record: Mapping[str, Any] | None) -> tuple[int, float]:
-    """Examples planned, and about how many seconds they will take.
+def _budget(
+    shop: Workshop, record: Mapping[str, Any] | None
+) -> tuple[int, float, dict[str, float] | None]:
+    """Examples planned, about how many seconds they will take, and what one costs in each stage.
 
-    For a run of so many minutes the count is measured once and then kept: schedules end there.
+    For a run of so many minutes the count is measured once and then kept: schedules end there, and
+    only `Pace` may lower it.
     """
     training = shop.settings.training
     if training.duration is None:
         total = training.examples or DEFAULT_EXAMPLES
         unsure = shop.device.kind == "cuda" and training.compile == "auto"
-        return total, shop.measure().time(total) if unsure else math.inf
+        return total, shop.measure().forecast.time(total) if unsure else math.inf, None
     if record and record.get("seconds") == training.duration:
-        return int(record["total"]), training.duration
-    return shop.measure().examples(training.duration), training.duration
+        return int(record["total"]), training.duration, record.get("costs")
+    forecast = shop.measure().forecast
+    return forecast.examples(training.duration), training.duration, dict(forecast.seconds)
+
+
+def _pace(state: State, costs: Mapping[str, float] | None, seconds: float | None) -> Pace | None:
+    """What keeps a run with a budget of time in time."""
+    if costs is None or seconds is None:
+        return None
+    return Pace(Forecast(costs, state.family.stages), seconds)
 
 
 def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:

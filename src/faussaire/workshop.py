@@ -24,6 +24,7 @@ from faussaire.core.device import Device, has_compiler, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
+from faussaire.core.forecast import Forecast
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.phase import Stage
 from faussaire.core.quantity import format_resolution
@@ -217,8 +218,7 @@ class Workshop:
         means = torch.tensor(list(seconds.values()))
         self.world.mean_([means])
         return Measurement(
-            seconds=dict(zip(seconds, means.tolist(), strict=True)),
-            stages=state.family.stages,
+            forecast=Forecast(dict(zip(seconds, means.tolist(), strict=True)), state.family.stages),
             memory=self.device.peak_memory(),
             parameters=count_parameters(state),
         )
@@ -356,35 +356,14 @@ class Measurement:
     """What a few real rounds tell.
 
     Attributes:
-        seconds: an example costs over all processes, by stage.
-        stages: the training plan for a total of examples.
+        forecast: what a run takes.
         memory: peak memory in bytes.
         parameters: trainable numbers by net.
     """
 
-    seconds: Mapping[str, float]
-    stages: Callable[[int], Sequence[Stage]]
+    forecast: Forecast
     memory: int
     parameters: Mapping[str, int]
-
-    def time(self, total: int) -> float:
-        """Seconds that a run of so many examples takes."""
-        begin, spent = 0, 0.0
-        for stage in self.stages(total):
-            end = total if stage.until is None else min(total, stage.until)
-            spent += max(0, end - begin) * self.seconds.get(stage.name, max(self.seconds.values()))
-            begin = max(begin, end)
-        return spent
-
-    def examples(self, seconds: float) -> int:
-        """Examples of the run that takes so many seconds."""
-        low, high = 1, 2
-        while self.time(high) < seconds and high < 1 << 50:
-            low, high = high, 2 * high
-        while high - low > max(1, low // 1000):
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.time(middle) <= seconds else (low, middle)
-        return low
 
 
 def available_memory() -> int:

@@ -142,8 +142,8 @@ def _rehearse(options: Options, advice: Advice) -> dict[str, Any]:
     reading.close()
     found = shop.measure()
     return {
-        "per_second": found.examples(3600.0) / 3600.0,
-        "examples": found.examples,
+        "per_second": found.forecast.examples(3600.0) / 3600.0,
+        "examples": found.forecast.examples,
         "device": shop.device.describe(),
         "resolution": format_resolution(*shop.images.resolution),
     }

@@ -217,10 +217,10 @@ def _rehearse(settings: Settings, command: Command) -> int:
         return 0
     if settings.training.duration is not None:
         seconds = settings.training.duration
-        examples = found.examples(seconds)
+        examples = found.forecast.examples(seconds)
     else:
         examples = settings.training.examples or workshop.DEFAULT_EXAMPLES
-        seconds = found.time(examples)
+        seconds = found.forecast.time(examples)
     height, width = shop.images.resolution
     facts = {
         "family": settings.family,

@@ -25,6 +25,7 @@ from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.distributed import World
 from faussaire.core.errors import Diverged, Interrupted, UserError
 from faussaire.core.events import Audience
+from faussaire.core.forecast import Pace
 from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.core.state import State
 
@@ -231,6 +232,7 @@ class Loop:
         stop_asked: tells whether a signal asked the run to end, and which.
         evaluate: measures the state that was just saved, on the leading process; what it returns
             are the facts of a `Measured` event, or None where it was given up.
+        pace: plans a run with a budget of time anew where it falls behind, on the leading process.
     """
 
     def __init__(
@@ -245,6 +247,7 @@ class Loop:
         record: Mapping[str, Any] | None = None,
         stop_asked: Callable[[], str] = lambda: "",
         evaluate: Callable[[], Mapping[str, Any] | None] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self.state, self.plan = state, plan
         self.world = world or World()
@@ -253,6 +256,7 @@ class Loop:
         self.record = dict(record or {})
         self.stop_asked = stop_asked
         self.evaluate = evaluate
+        self.pace = pace
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
         self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
@@ -284,6 +288,7 @@ class Loop:
             evaluate = self._due(self.plan.evaluate_every, before)
             if tick or save or stop or preview or evaluate:
                 self._tick()
+                self._keep_pace()
             if preview:
                 self._sound()
                 self._tell(events.PreviewDue)
@@ -370,6 +375,24 @@ class Loop:
             remaining=remaining,
             progress=progress,
             memory=state.device.peak_memory(),
+        )
+
+    def _keep_pace(self) -> None:
+        """Plan for fewer examples where the time left would not see the plan through."""
+        clock = self.state.clock
+        if self.plan.seconds is None:
+            return
+        total = clock.total
+        if self.pace is not None:
+            total = self.pace.total(clock, self.state.elapsed)
+        if not self.world.any(total < clock.total)[0]:
+            return
+        totals = torch.tensor([total], device=self.state.device.name)
+        self.state.plan(int(self.world.gather(totals).min()))
+        self._tell(
+            events.Noted,
+            message=f"Training is slower than it was at first: it is planned for "
+            f"{self.state.clock.total:,} examples now, not {clock.total:,}, to be complete in time.",
         )
 
     def _outlook(self) -> tuple[float, float]:
