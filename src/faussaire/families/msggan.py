@@ -252,12 +252,12 @@ class MSGGAN(ImageGAN[MSGGANConfig]):
     least_side = 16
     normalises_latents = True
     half_life = 11_000.0  # .999 a step of 16 pictures
-    training: ClassVar = {"batch": 32}
+    training: ClassVar = {"batch": 16}
     sizes: ClassVar = {
         "tiny": {"fmap_base": 256, "fmap_max": 64, "latent": 64},
         "small": {"fmap_base": 512, "fmap_max": 128, "latent": 128},
-        "base": {"fmap_base": 4096, "fmap_max": 256, "latent": 256},
-        "large": {"fmap_base": 8192, "fmap_max": 512, "latent": 512},
+        "base": {"fmap_base": 4096, "fmap_max": 256, "latent": 256, "batch": 32},
+        "large": {"fmap_base": 8192, "fmap_max": 512, "latent": 512, "batch": 32},
     }
     presets: ClassVar = {
         "paper": {
