@@ -114,9 +114,7 @@ def measure(family: str, options: argparse.Namespace, device: Device) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--families", nargs="+", default=["progan", "stylegan2", "r3gan"]
-    )
+    parser.add_argument("--families", nargs="+", default=["progan", "stylegan2", "r3gan"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--batch", type=int, default=32)

@@ -25,7 +25,7 @@ from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
-from faussaire.core.family import Family, Pictures
+from faussaire.core.family import Family, Look, Pictures
 from faussaire.core.optim import Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
 from faussaire.core.schedule import Schedule, linear
@@ -417,6 +417,21 @@ class ImageGAN(Family[ConfigT]):
         else:
             batch.observe({"critic(x)": real, "critic(G(z))": fake})
 
+    def shown(self, batch: Batch, clock: Clock) -> Tensor:
+        return _finest(self.reals(batch, clock))
+
+    def examined(self, batch: Batch, clock: Clock) -> Look:
+        condition = self.condition(batch)
+        reals = self.reals(batch, clock)
+        fakes = self.generate(self.latents(batch.draws), condition, batch.draws, clock)
+        return Look(
+            reals=_finest(reals),
+            fakes=_finest(fakes),
+            real_logits=self.judge(reals, condition, clock),
+            fake_logits=self.judge(fakes, condition, clock),
+            levelled=self.game.levelled,
+        )
+
     # ---- State ----
 
     def extra_state(self) -> dict[str, Tensor]:
@@ -578,6 +593,10 @@ def detached(images: Samples) -> Samples:
 
 def _first(images: Samples) -> Tensor:
     return images[0] if isinstance(images, tuple) else images
+
+
+def _finest(images: Samples) -> Tensor:
+    return images[-1] if isinstance(images, tuple) else images
 
 
 def _each(images: Samples, draws: Draws, transform: Any) -> Samples:

@@ -22,6 +22,7 @@ from faussaire.core.loop import Loop
 from faussaire.core.run import EventFile, Run, environment
 from faussaire.core.signals import Signals
 from faussaire.core.state import State
+from faussaire.doctor.examiner import Examiner
 from faussaire.families import load_family
 from faussaire.nn import fused
 from faussaire.observers import Previews, Reporter
@@ -51,6 +52,7 @@ _HARMLESS = {
     "evaluate_count",
     "extractor",
     "weights",
+    "doctor",
 }
 
 
@@ -234,12 +236,27 @@ def _train(
             },
             stop_asked=signals.asked,
             evaluate=evaluator,
+            examine=_examiner(state, shop),
             pace=_pace(state, costs, plan.seconds),
         )
         signals.patient = True
         _play(loop, state, shop, notes, audience)
     finally:
         audience.close()
+
+
+def _examiner(state: State, shop: Workshop) -> Examiner | None:
+    """What looks after the players, on the leading process."""
+    if shop.settings.training.doctor == "off" or not shop.world.leads:
+        return None
+    conditional = getattr(shop.settings.model, "conditional", False)
+    return Examiner(
+        state,
+        shop.table,
+        *shop.split(),
+        classes=shop.spec.classes if conditional else (),
+        seed=shop.settings.training.seed,
+    )
 
 
 def _evaluator(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import ImageColor
 
@@ -167,13 +168,42 @@ class Workshop:
             classes=tuple(self.images.classes),
         )
 
-    def stream(self) -> Stream:
-        """The endless stream of this process."""
+    @property
+    def table(self) -> dict[str, np.ndarray]:
+        """The data by field name."""
         table = {"images": self.images.pixels}
         if self.images.labels is not None:
             table["labels"] = self.images.labels
+        return table
+
+    def split(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that are trained on and those held out, (K,) int64 each, in the data's order.
+
+        Which they are depends on their number alone: runs of different seeds can be compared.
+
+        Raises:
+            UserError: nothing would be left to train on.
+        """
+        count, share = len(self.images), self.settings.data.holdout
+        if share is None:
+            unseen = min(500, count // 50) if count >= 1000 else 0
+        else:
+            unseen = round(share * count)
+        if unseen >= count:
+            raise UserError(
+                f"--holdout {share:g} of {count} pictures leaves none to train on.",
+                "Give a smaller share, or 0.",
+            )
+        draws = np.random.Philox(key=mix("held out")).random_raw(count)
+        order = np.argsort(draws, kind="stable")
+        return np.sort(order[unseen:]), np.sort(order[:unseen])
+
+    def stream(self) -> Stream:
+        """The endless stream of this process."""
+        train, held_out = self.split()
         return Stream(
-            [table],
+            [self.table],
+            rows=[train] if len(held_out) else None,
             seed=mix(self.settings.training.seed, "order"),
             flip=("images",) if self.settings.data.flip else (),
             rank=self.world.rank,

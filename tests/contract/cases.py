@@ -105,7 +105,11 @@ FAMILIES = [
     _family("dcgan", width=8),
     _family("dcgan", width=8, conditional=True),
     # Batches of their own by level; halves of 2 pictures form the groups of the whole.
-    _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, batches="8:8,16:4"),
+    _family(
+        "progan",
+        **{"fmap_base": 64, "fmap_max": 16, "latent": 8, "stddev_group": 2, "batches": "8:8,16:4"},
+        **{"loss": "wasserstein", "gradient_penalty": 10.0, "drift": 1e-3, "lr": 1e-3},
+    ),
     _family("progan", fmap_base=64, fmap_max=16, latent=8, stddev_group=2, conditional=True),
     _family(
         "msggan",

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from cases import CASES, CPU, FAMILIES, build, content, differing, pictures, train
+from cases import CASES, CPU, FAMILIES, SMALL, build, content, differing, pictures, train
 
 from faussaire.core.average import decay
 from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
-from faussaire.core.events import Audience, Event, Tick
+from faussaire.core.events import Audience, Event, Examined, Tick
 from faussaire.core.family import Pictures
-from faussaire.core.loop import Plan, Rounds
+from faussaire.core.loop import Loop, Plan, Rounds
 from faussaire.core.phase import stage_at
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
+from faussaire.doctor.examiner import Examiner
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_family = pytest.mark.parametrize("case", FAMILIES, ids=str)
@@ -123,6 +125,26 @@ def test_observers_previews_and_saving_change_nothing(case, tmp_path):
         plan={"preview_every": 100, "save_every": 0.0},
     )
     assert not differing(content(plain), content(watched))
+
+
+@every_family
+def test_the_doctor_changes_nothing_and_finds_numbers(case, monkeypatch):
+    monkeypatch.setattr(Loop, "EXAMINING", 1e9)  # at every round
+    plain = build(case)
+    train(case, plain, 600)
+
+    examined = build(case)
+    rows = np.arange(96)
+    examiner = Examiner(examined, pictures(SMALL), rows[:80], rows[80:], classes=SMALL.classes)
+    ears = Ears()
+    train(case, examined, 600, examine=examiner, audience=Audience([ears]))
+    assert not differing(content(plain), content(examined))
+    looks = [event for event in ears.heard if isinstance(event, Examined)]
+    assert len(looks) == examined.clock.rounds
+    for look in looks:
+        assert {"win rate", "overfit", "diversity", "copying"} <= look.signs.keys()
+        assert all(math.isfinite(value) for value in look.signs.values()), look.signs
+    assert any(name.startswith("step ") for name in looks[-1].signs)
 
 
 @every_case

@@ -46,13 +46,18 @@ def precise() -> AbstractContextManager[None]:
     return _within(_precise)
 
 
+def eagerly() -> AbstractContextManager[None]:
+    """Within it, prepared nets run as they are, uncompiled: for calls of sizes that come once."""
+    return _within(_eager)
+
+
 @contextmanager
 def differentiable_twice() -> Iterator[None]:
     """Within it, prepared nets run eagerly in the run's precision: for penalties on gradients.
 
     A compiled net has no second derivative, and torch's own of convolutions are slow.
     """
-    with _within(_eager), FastSecondDerivatives():
+    with eagerly(), FastSecondDerivatives():
         yield
 
 

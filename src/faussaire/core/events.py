@@ -107,6 +107,23 @@ class Measured(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Examined(Event):
+    """The doctor looked at the players.
+
+    Attributes:
+        stage: of the training plan.
+        progress: share of the run done, in [0, 1].
+        signs: vital signs by name; see docs/doctor.md.
+        seconds: time taken.
+    """
+
+    stage: str
+    progress: float
+    signs: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Noted(Event):
     """Something the user should know."""
 

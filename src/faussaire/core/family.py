@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from torch import Tensor, nn
 
-from faussaire.core.batch import Draws
+from faussaire.core.batch import Batch, Draws
+from faussaire.core.clock import Clock
 from faussaire.core.optim import OptimiserSpec
 from faussaire.core.phase import Stage
 
@@ -44,6 +45,24 @@ class Pictures:
     def condition_size(self) -> int:
         """Numbers in a condition: one for each class, or those of a vector."""
         return len(self.classes) or self.vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the players make of one batch, for the doctor.
+
+    Attributes:
+        reals: examples as the discriminator gets them, before any augmentation: (N, ...).
+        fakes: the generator's for the same conditions, in the same form.
+        real_logits, fake_logits: what the discriminator says to them, (N,).
+        levelled: whether 0 is where it is undecided.
+    """
+
+    reals: Tensor
+    fakes: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+    levelled: bool = True
 
 
 ConfigT = TypeVar("ConfigT")
@@ -126,6 +145,18 @@ class Family(Generic[ConfigT]):
 
         Called on a view with averaged nets in evaluation mode, before measuring and after loading.
         """
+
+    def shown(self, batch: Batch, clock: Clock) -> Tensor:
+        """The batch's examples as the discriminator gets them, before any augmentation: (N, ...)."""
+        raise NotImplementedError
+
+    def examined(self, batch: Batch, clock: Clock) -> Look | None:
+        """How the players fare on this batch; None: there is no such game.
+
+        Called without gradients, with nets in training mode; buffers and extra state are put back.
+        A family that has it has `shown`, too.
+        """
+        return None
 
     def extra_state(self) -> dict[str, Tensor]:
         """State outside the nets (an image pool, a controller), equal on every process."""

@@ -70,6 +70,7 @@ class Rounds:
     def __init__(self, state: State, stream: Stream, plan: Plan, world: World) -> None:
         self.state, self.stream, self.plan, self.world = state, stream, plan, world
         self.means = Means()
+        self.pulse: Pulse | None = None
         self._movable = state.movable
 
     def play(self) -> None:
@@ -149,11 +150,15 @@ class Rounds:
             if share < 1.0:
                 part.forget()
         self.world.mean_([gradient for gradient in gradients if gradient is not None])
+        if self.pulse is not None:
+            self.pulse.before(phase.name, parameters, gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         for optimiser in state.optimisers.values():
             if set(optimiser.nets) & set(phase.nets):
                 optimiser.step(clock)
+        if self.pulse is not None:
+            self.pulse.after(phase.name, parameters)
         for parameter in parameters:
             parameter.grad = None
 
@@ -188,6 +193,40 @@ def _plus(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     if one is None or two is None:
         return two if one is None else one
     return one + two
+
+
+class Pulse:
+    """Feels one round: how large gradients are, and how far steps go, by phase."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Tensor] = {}
+        self._kept: list[Tensor] = []
+
+    @torch.no_grad()
+    def before(
+        self, phase: str, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    ) -> None:
+        """Note the gradients of a step that is about to be taken."""
+        self._kept = [parameter.detach().clone() for parameter in parameters]
+        self._found[f"gradient {phase}"] = _norm([g for g in gradients if g is not None])
+
+    @torch.no_grad()
+    def after(self, phase: str, parameters: Sequence[Tensor]) -> None:
+        """Note how far it went, relative to the weights."""
+        moved = [now - then for now, then in zip(parameters, self._kept, strict=True)]
+        self._found[f"step {phase}"] = _norm(moved) / _norm(self._kept).clamp(min=1e-12)
+        self._kept = []
+
+    def signs(self) -> dict[str, float]:
+        """`gradient <phase>`: its norm; `step <phase>`: length of the step over that of the weights."""
+        return {name: float(value) for name, value in self._found.items()}
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm of all numbers together, ()."""
+    if not tensors:
+        return torch.zeros(())
+    return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().sqrt()
 
 
 class Means:
@@ -233,7 +272,12 @@ class Loop:
         evaluate: measures the state that was just saved, on the leading process; what it returns
             are the facts of a `Measured` event, or None where it was given up.
         pace: plans a run with a budget of time anew where it falls behind, on the leading process.
+        examine: the doctor's look at the state, on the leading process: vital signs by name. It must
+            change nothing; where it fails, training goes on without.
     """
+
+    EXAMINING = 0.02
+    """Share of the time that may go into `examine`."""
 
     def __init__(
         self,
@@ -248,6 +292,7 @@ class Loop:
         stop_asked: Callable[[], str] = lambda: "",
         evaluate: Callable[[], Mapping[str, Any] | None] | None = None,
         pace: Pace | None = None,
+        examine: Callable[[], Mapping[str, float]] | None = None,
     ) -> None:
         self.state, self.plan = state, plan
         self.world = world or World()
@@ -257,6 +302,7 @@ class Loop:
         self.stop_asked = stop_asked
         self.evaluate = evaluate
         self.pace = pace
+        self.examine = examine
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
         self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
@@ -276,11 +322,16 @@ class Loop:
         self._tick_examples = state.clock.examples
         self._aside = 0.0
         self._stage = ""
+        self._next_look = 0.0
         while not self._complete():
             self._announce_stage()
             before = state.clock.examples
+            look = self.examine is not None and time.monotonic() >= self._next_look
+            self.rounds.pulse = Pulse() if look else None
             self.rounds.play()
             self._elapse()
+            if look:
+                self._look()
             stop, tick, save = self.world.any(
                 bool(self.stop_asked()), self._tick_due(), self._save_due()
             )
@@ -331,6 +382,26 @@ class Loop:
             event(examples=self.state.clock.examples, elapsed=self.state.elapsed, **facts)
         )
         self._aside += time.monotonic() - began
+
+    def _look(self) -> None:
+        """Have the doctor look at the players, as often as its share of the time allows."""
+        assert self.examine is not None and self.rounds.pulse is not None
+        began = time.monotonic()
+        try:
+            signs = {**self.examine(), **self.rounds.pulse.signs()}
+        except Exception as error:  # whatever a doctor's mistake is, training must go on
+            self.examine = None
+            self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
+            return
+        taken = time.monotonic() - began
+        self._next_look = time.monotonic() + taken / self.EXAMINING
+        self._tell(
+            events.Examined,
+            stage=self.state.clock.stage,
+            progress=self._outlook()[0],
+            signs=signs,
+            seconds=round(taken, 3),
+        )
 
     def _announce_stage(self) -> None:
         stage = stage_at(self.state.stages, self.state.clock.examples).name

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from faussaire.core.average import Average
 from faussaire.core.batch import RowDraws, mix
 from faussaire.core.clock import Clock
-from faussaire.core.device import Device
+from faussaire.core.device import Device, eagerly
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.optim import Optimiser, lazy_correction
@@ -114,6 +114,30 @@ class State:
                     buffer.copy_(value)
             for name, net in self.family.nets.items():
                 net.train(modes[name])
+
+    @contextmanager
+    def untouched(self) -> Iterator[Family[Any]]:
+        """The live family, in training mode, to look at: what looking changes is put back.
+
+        That is buffers (batch norm's running statistics, spectral norm's vectors), the family's
+        extra state and random numbers. Without gradients, and eager, for looks are of any size.
+        """
+        kept = {
+            name: [buffer.clone() for buffer in net.buffers()]
+            for name, net in self.family.nets.items()
+        }
+        extra = self.family.extra_state()
+        extra = {name: value.clone() for name, value in extra.items()}
+        devices = [self.device.name] if self.device.kind == "cuda" else []
+        try:
+            with torch.no_grad(), eagerly(), torch.random.fork_rng(devices):
+                yield self.family
+        finally:
+            for name, buffers in kept.items():
+                for buffer, value in zip(self.family.nets[name].buffers(), buffers, strict=True):
+                    buffer.copy_(value)
+            if extra:
+                self.family.load_extra_state(extra)
 
     def is_finite(self) -> bool:
         """Whether every parameter is a finite number."""

@@ -25,6 +25,7 @@ class Stream:
         seed: of the order and the mirroring, 0 <= seed < 2**64.
         flip: picture fields (N, H, W, ...) to mirror left-right with probability 1/2. The fields
             of one table are mirrored together, so that a picture and its mask stay a pair.
+        rows: for each table the rows that are drawn, (K,) int64; None, or no list: all.
         rank, world: this process and their number; each reads its own share of every batch.
     """
 
@@ -34,6 +35,7 @@ class Stream:
         *,
         seed: int,
         flip: Collection[str] = (),
+        rows: Sequence[np.ndarray | None] | None = None,
         rank: int = 0,
         world: int = 1,
     ) -> None:
@@ -43,7 +45,11 @@ class Stream:
             raise ValueError(f"seed {seed} is outside 0..2**64-1")
         # Plain views: indexing np.memmap objects costs Python code for each batch.
         self._tables = [{name: np.asarray(f) for name, f in table.items()} for table in tables]
-        self.lengths = [_length(table) for table in self._tables]
+        self._chosen = list(rows) if rows is not None else [None] * len(self._tables)
+        self.lengths = [
+            _length(table) if chosen is None else len(chosen)
+            for table, chosen in zip(self._tables, self._chosen, strict=True)
+        ]
         names = [name for table in self._tables for name in table]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"field names must be present and differ, not {names}")
@@ -85,7 +91,9 @@ class Stream:
             part = self._order(table, epoch)[start : start + count]
             parts.append(part)
             position, count = position + len(part), count - len(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        chosen = self._chosen[table]
+        return found if chosen is None else chosen[found]
 
     def _order(self, table: int, epoch: int) -> np.ndarray:
         """The permutation of one epoch; the latest few are kept for batches across a border."""

@@ -30,7 +30,7 @@ from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
-from faussaire.core.family import Family, Pictures
+from faussaire.core.family import Family, Look, Pictures
 from faussaire.core.optim import SGD, Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
 from faussaire.game import truncated
@@ -165,6 +165,18 @@ class Classic(Family[ClassicConfig]):
         if self.config.loss == "minimax":
             return {"adversarial": losses.generator_minimax(fake)}
         return {"adversarial": losses.generator_nonsaturating(fake)}
+
+    def shown(self, batch: Batch, clock: Clock) -> Tensor:
+        return batch["images"]
+
+    def examined(self, batch: Batch, clock: Clock) -> Look:
+        discriminator, real, fake = self.nets["discriminator"], batch["images"], self.fakes(batch)
+        return Look(
+            reals=real,
+            fakes=fake,
+            real_logits=discriminator(real),
+            fake_logits=discriminator(fake),
+        )
 
     def latents(self, draws: Draws) -> Tensor:
         return draws.normal(self.config.latent)

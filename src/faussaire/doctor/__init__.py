@@ -1,0 +1,1 @@
+"""Whether training works, and why not: vital signs, verdicts, advice."""
