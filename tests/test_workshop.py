@@ -9,7 +9,7 @@ from faussaire import workshop
 from faussaire.core.config import resolve
 from faussaire.core.phase import Phase, Stage
 from faussaire.families import load_family
-from faussaire.workshop import Measurement, Workshop
+from faussaire.workshop import Workshop
 
 
 @pytest.fixture(scope="module")

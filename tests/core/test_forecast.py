@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from tests import toys
+
 from faussaire.core import events
 from faussaire.core.clock import Clock
 from faussaire.core.device import Device
@@ -13,7 +15,6 @@ from faussaire.core.forecast import Forecast, Pace
 from faussaire.core.loop import Loop, Plan
 from faussaire.core.phase import Phase, Stage
 from faussaire.core.state import State
-from tests import toys
 
 PHASE = Phase(name="p", nets=("net",), loss=lambda batch, clock: {})
 
@@ -107,4 +108,4 @@ def test_the_loop_plans_anew_and_says_so():
     assert begun == ["first", "second"]
     assert state.clock.total < promised / 2
     notes = [event.message for event in listener.heard if isinstance(event, events.Noted)]
-    assert notes and "slower" in notes[0]
+    assert "slower" in notes[0]

@@ -1,9 +1,10 @@
 """What a run will take: told by a few measured rounds, and told again where a machine gets slower.
 
 Schedules end where a run ends, and are functions of the examples seen. A run with a budget of time must
-therefore be planned for a number of examples. Where the machine slows down afterwards (a laptop that gets
-hot, a neighbour), the time would be over in the middle of the plan: ProGAN's last level not yet there, a
-rate that should have fallen to 0 still high. `Pace` plans such a run anew, for fewer examples.
+therefore be planned for a number of examples. Where the machine slows down afterwards (a laptop gets
+hot, another program runs), the time would be over in the middle of the plan: ProGAN's last level not
+yet there, a rate that should have fallen to 0 still high. `Pace` plans such a run anew, for fewer
+examples.
 """
 
 from __future__ import annotations

@@ -385,11 +385,12 @@ class Loop:
 
     def _look(self) -> None:
         """Have the doctor look at the players, as often as its share of the time allows."""
-        assert self.examine is not None and self.rounds.pulse is not None
+        assert self.examine is not None
+        assert self.rounds.pulse is not None
         began = time.monotonic()
         try:
             signs = {**self.examine(), **self.rounds.pulse.signs()}
-        except Exception as error:  # whatever a doctor's mistake is, training must go on
+        except Exception as error:  # noqa: BLE001 whatever its mistake is, training must go on
             self.examine = None
             self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
             return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -177,5 +178,5 @@ def path_and_way(places: list[Tensor]) -> tuple[float, float]:
     Means over rows, for the same latents at different times. A generator that cycles walks far and
     gets nowhere.
     """
-    steps = [float((b - a).norm(dim=1).mean()) for a, b in zip(places, places[1:], strict=False)]
+    steps = [float((b - a).norm(dim=1).mean()) for a, b in pairwise(places)]
     return sum(steps), float((places[-1] - places[0]).norm(dim=1).mean())
