@@ -64,6 +64,7 @@ class History:
     Attributes:
         family, total, device, parameters: as training last announced them.
         losses, signs, rates: series by name.
+        vitals: the doctor's vital signs by name.
         per_second: examples per second.
         stages: each stage once, in order.
         notes: all notes, those of dropped stretches too.
@@ -84,6 +85,7 @@ class History:
     losses: Mapping[str, Series] = field(default_factory=dict)
     signs: Mapping[str, Series] = field(default_factory=dict)
     rates: Mapping[str, Series] = field(default_factory=dict)
+    vitals: Mapping[str, Series] = field(default_factory=dict)
     per_second: Series | None = None
     stages: tuple[StageStart, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -133,7 +135,7 @@ def read_events(path: Path) -> History:
         written = path.stat().st_mtime
     except FileNotFoundError:
         return History()
-    ticks = _Ticks()
+    ticks, looks = _Ticks(), _Ticks()
     stages: list[StageStart] = []
     notes: list[Note] = []
     resumed: list[int] = []
@@ -147,9 +149,12 @@ def read_events(path: Path) -> History:
         kind, at, when = record["event"], int(record["examples"]), _number(record, "elapsed")
         if kind == "tick":
             ticks.add(record, at, when)
+        elif kind == "examined":
+            looks.add(record, at, when)
         elif kind == "started":
             started, finished = record, {}
             ticks.cut(at)
+            looks.cut(at)
             while stages and stages[-1].examples > at:
                 stages.pop()
             if at > 0:
@@ -174,6 +179,7 @@ def read_events(path: Path) -> History:
         losses=ticks.series("losses"),
         signs=ticks.series("signs"),
         rates=ticks.series("rates"),
+        vitals=looks.series("signs"),
         per_second=ticks.series("").get("examples per second"),
         stages=tuple(stages),
         notes=tuple(notes),
