@@ -1,0 +1,166 @@
+"""Which games find all modes? GANs of plain networks on mixtures in the plane, in a minute or two each.
+
+The players are small dense networks; the game is the one of the image families (`game.py`), so what is
+seen here is seen of the code that trains pictures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from faussaire.core.batch import Batch, RowDraws, mix
+from faussaire.core.clock import Clock
+from faussaire.core.config import check_range
+from faussaire.core.device import Device
+from faussaire.core.distributed import World
+from faussaire.core.family import Pictures
+from faussaire.core.loop import Plan, Rounds
+from faussaire.core.state import State
+from faussaire.data.stream import Stream
+from faussaire.doctor.mixtures import Coverage, Mixture, cover
+from faussaire.game import GameConfig, ImageGAN
+
+POINTS = 100_000
+"""Points in a data set, as PacGAN has them."""
+SAMPLES = 2500
+"""Samples that are judged, as PacGAN has them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointsConfig(GameConfig):
+    """Settings of a game on points.
+
+    Attributes:
+        latent: numbers in z.
+        width: units of a hidden layer.
+        depth: hidden layers.
+    """
+
+    latent: int = 64
+    width: int = 256
+    depth: int = 2
+    lr: float = 2e-4
+    beta1: float = 0.0
+    beta2: float = 0.99
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, latent=(1, 10_000), width=(1, 65_536), depth=(1, 100))
+
+
+def dense(config: PointsConfig, inputs: int, outputs: int) -> nn.Sequential:
+    """`depth` hidden layers with leaky ReLU."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise([inputs, *[config.width] * config.depth]):
+        layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Linear(config.width, outputs))
+
+
+class Judge(nn.Module):
+    """Points (N, 2) and no condition to logits (N,)."""
+
+    def __init__(self, config: PointsConfig) -> None:
+        super().__init__()
+        self.body = dense(config, 2, 1)
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.body(x).squeeze(1)
+
+
+class Forger(nn.Module):
+    """z (N, latent) and no condition to points (N, 2)."""
+
+    def __init__(self, config: PointsConfig) -> None:
+        super().__init__()
+        self.body = dense(config, config.latent, 2)
+
+    def forward(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.body(z)
+
+
+class Points(ImageGAN[PointsConfig]):
+    """A GAN of points in the plane, (N, 2)."""
+
+    Config = PointsConfig
+    modality = "points"
+    training: ClassVar = {"batch": 256}
+    half_life = 2_000.0
+
+    def __init__(self, config: PointsConfig, spec: Any = None) -> None:
+        super().__init__(config, Pictures(channels=2, height=1, width=1))
+        self.nets = {"generator": Forger(config), "discriminator": Judge(config)}
+
+    def reals(self, batch: Batch, clock: Clock) -> Tensor:
+        return batch["points"]
+
+    def sample(
+        self,
+        draws: Any,
+        *,
+        labels: Tensor | None = None,
+        latents: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> Tensor:
+        return self.nets["generator"](self.beginning(draws, latents, truncation))
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = {
+    # Goodfellow et al. 2014, the non-saturating loss alone.
+    "gan": {},
+    "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10.0, "critic_steps": 5},
+    "gan+r1": {"r1": 0.1},
+    # Huang et al. 2024: relativistic pairs with R1 and R2 at every step, gamma falling no further.
+    "r3gan": {"loss": "relativistic", "r1": 0.1, "r2": 0.1},
+}
+
+
+def train(
+    recipe: Mapping[str, Any],
+    mixture: Mixture,
+    *,
+    examples: int,
+    seed: int = 0,
+    told: Callable[[int], None] = lambda examples: None,
+) -> State:
+    """Train a recipe on a mixture, whose coordinates are brought to unit size.
+
+    Args:
+        told: called with the examples seen, now and then.
+    """
+    torch.manual_seed(mix(seed, "weights"))
+    device = Device(name="cpu", precision="float32")
+    state = State(Points(PointsConfig(**recipe)), device, total=examples)
+    points, _ = mixture.draw(POINTS, mix(seed, "points"))
+    stream = Stream([{"points": points / np.float32(mixture.scale)}], seed=mix(seed, "order"))
+    plan = Plan(batch=Points.training["batch"], seed=seed)
+    rounds = Rounds(state, stream, plan, World())
+    while state.clock.examples < examples:
+        rounds.play()
+        if state.clock.rounds % 200 == 0:
+            rounds.means.take(World())
+            told(state.clock.examples)
+    return state
+
+
+def samples(state: State, mixture: Mixture, count: int = SAMPLES, *, averaged: bool) -> np.ndarray:
+    """Points (count, 2) in the mixture's own coordinates."""
+    draws = RowDraws.counted(mix("modes"), count)
+    nets = state.average.nets if averaged else state.family.nets
+    with torch.no_grad():
+        made = nets["generator"](draws.normal(state.family.config.latent))
+    return made.numpy() * mixture.scale
+
+
+def measure(recipe: Mapping[str, Any], mixture: Mixture, **how: Any) -> dict[str, Any]:
+    """Train, and count: the facts of `Coverage`, as JSON has them."""
+    state = train(recipe, mixture, **how)
+    found: Coverage = cover(samples(state, mixture, averaged=False), mixture)
+    return dataclasses.asdict(found)
