@@ -336,3 +336,16 @@ def test_nothing_imports_torchvision():
         "assert 'torchvision' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == 0
+
+
+def test_bench_modes_counts_and_draws(tmp_path):
+    words = ("bench", "modes", "--sets", "ring8", "--recipes", "gan", "r3gan", "--examples", "2k")
+    plot = tmp_path / "modes.png"
+    said, _ = faussaire(*words, "--plot", plot, "--json")
+    records = json.loads(said)
+    assert [one["recipe"] for one in records] == ["gan", "r3gan"]
+    assert all(one["modes"] == 8 for one in records)
+    assert plot.stat().st_size > 1000
+    said, _ = faussaire(*words)
+    assert "ring8" in said
+    assert "published" in said

@@ -90,7 +90,7 @@ def _family(name: str, **settings: Any) -> Case:
     )
 
 
-LABELS = {"conditional", "loss", "optimiser"}
+LABELS = {"conditional", "loss", "optimiser", "noise"}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -98,6 +98,7 @@ STYLEGAN2 = {
     "max_width": 8,
     "stddev_group": 2,  # what two processes see of a batch of four
     "lr": 0.001,
+    **{"noise": True, "mixing": 0.9, "path_length": 2.0},  # the papers' game
 }
 FAMILIES = [
     _family("classic"),
@@ -143,6 +144,7 @@ FAMILIES = [
     _family("biggan", width=4, chunk=4, shared=8, conditional=True, attention=8, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
     _family("stylegan2", **STYLEGAN2),
+    _family("stylegan2", **{**STYLEGAN2, "noise": False, "mixing": 0.0, "path_length": 0.0}),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
     _family("fastgan", width=4, latent=16),
     _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),

@@ -31,7 +31,8 @@ from faussaire.nn.equal import EqualConv2d, EqualLinear
 from faussaire.nn.resample import upsample_conv
 
 RGB32 = Pictures(channels=3, height=32, width=32)
-TINY: dict[str, Any] = {"latent": 8, "style": 8, "width": 16, "max_width": 8}
+GAME: dict[str, Any] = {"noise": True, "mixing": 0.9, "path_length": 2.0, "lr": 0.0025}
+TINY: dict[str, Any] = {"latent": 8, "style": 8, "width": 16, "max_width": 8, **GAME}
 OWN = {field.name for field in dataclasses.fields(StyleGAN2Config)}
 
 
@@ -98,7 +99,7 @@ def test_layers_at_1024():
 
 
 def test_optimisers_and_rounds_are_the_papers():
-    family = StyleGAN2(StyleGAN2Config(), RGB32)
+    family = StyleGAN2(StyleGAN2Config(**GAME), RGB32)
     spec = family.optimisers()["synthesis"]
     assert isinstance(spec, Adam)
     assert (spec.lr, spec.betas, spec.eps) == (0.0025, (0.0, 0.99), 1e-8)
@@ -117,9 +118,14 @@ def test_optimisers_and_rounds_are_the_papers():
 
 
 def test_without_path_length_its_phase_and_its_state_are_gone():
-    family = StyleGAN2(StyleGAN2Config(**TINY, path_length=0.0, augment="none"), RGB32)
+    family = StyleGAN2(StyleGAN2Config(**{**TINY, "path_length": 0.0}, augment="none"), RGB32)
     assert [phase.name for phase in family.phases()] == ["discriminator", "penalty", "generator"]
     assert family.extra_state() == {}
+
+
+@pytest.mark.parametrize("size", ["base", "large"])
+def test_the_large_sizes_play_the_papers_game(size):
+    assert {**GAME, "r1": None}.items() <= StyleGAN2.sizes[size].items()
 
 
 def test_gamma_follows_pixels_and_batch():
@@ -212,7 +218,7 @@ def test_a_halving_keeps_the_mean_square_of_what_its_filter_passes(residual):
 
 
 def test_weights_begin_normal_styles_at_one_noise_at_zero():
-    family = StyleGAN2(StyleGAN2Config(), RGB32)
+    family = StyleGAN2(StyleGAN2Config(**GAME, width=256), RGB32)
     for module in family.nets["synthesis"].modules():
         if isinstance(module, ModulatedConv2d):
             assert module.weight.std().item() == pytest.approx(1.0, rel=0.1)
@@ -257,7 +263,7 @@ class LinearSynthesis(nn.Module):
 
 def test_path_length_of_a_linear_generator():
     spec = Pictures(channels=2, height=16, width=24)
-    family = StyleGAN2(StyleGAN2Config(**TINY, noise=False, path_decay=0.25), spec)
+    family = StyleGAN2(StyleGAN2Config(**{**TINY, "noise": False}, path_decay=0.25), spec)
     linear = LinearSynthesis(family.styles, 8, spec)
     family.nets |= {"mapping": LinearMapping(), "synthesis": linear}
     terms = family.path_loss(batch(family, rows=6, seed=11), Clock())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,8 @@ from faussaire.core.config import Count
 from faussaire.core.errors import UserError
 
 PUBLISHED = (
-    "published, as touched / good / reverse KL (Lin et al. 2018, Table 1; larger networks, 400 epochs of "
-    "100,000 points):\n"
+    "published, as touched / good / reverse KL (Lin et al. 2018, Table 1; larger networks, 400 epochs "
+    "of 100,000 points):\n"
     "ring of 8: GAN 6.3 / 98 % / .45, PacGAN2 7.9 / 96 % / .07; "
     "grid of 25: GAN 17.3 / 95 % / .70, PacGAN4 24.8 / 94 % / .04"
 )
@@ -84,21 +85,16 @@ def _play(options: Options, recipes: tuple[str, ...]) -> tuple[list[dict[str, An
     from faussaire.doctor.mixtures import MIXTURES, cover, picture
     from faussaire.doctor.modes import RECIPES, samples, train
 
-    results, maps = [], []
+    results, maps, reading = [], [], Reading()
     for name in options.sets:
         mixture = MIXTURES[name]
         for recipe in recipes:
             for seed in options.seeds:
-                reading = Reading()
                 began = time.perf_counter()
-
-                def told(seen: int, reading: Reading = reading) -> None:
-                    reading(seen, options.examples)
-
+                told = partial(reading, f"{name} {recipe} {seed}", total=options.examples)
                 state = train(
                     RECIPES[recipe], mixture, examples=options.examples, seed=seed, told=told
                 )
-                reading.close()
                 points = samples(state, mixture, averaged=False)
                 found = dataclasses.asdict(cover(points, mixture))
                 record = {"set": name, "recipe": recipe, "seed": seed, **found}
@@ -107,6 +103,7 @@ def _play(options: Options, recipes: tuple[str, ...]) -> tuple[list[dict[str, An
                 err.print(f"{name} {recipe} seed {seed}: {found}", markup=False)
                 if seed == options.seeds[0]:
                     maps.append(picture(points, mixture))
+    reading.close()
     return results, np.stack(maps)
 
 
