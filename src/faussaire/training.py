@@ -254,6 +254,7 @@ def _examiner(state: State, shop: Workshop) -> Examiner | None:
         state,
         shop.table,
         *shop.split(),
+        at_once=shop.settings.training.micro or shop.settings.training.batch // shop.world.size,
         classes=shop.spec.classes if conditional else (),
         seed=shop.settings.training.seed,
     )

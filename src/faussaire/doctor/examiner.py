@@ -8,27 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faussaire.core.batch import Batch, BatchDraws, mix
-from faussaire.core.family import Look
+from faussaire.core.family import Family, Look
 from faussaire.core.state import State
 from faussaire.doctor import signs
 from faussaire.doctor.signs import Glance
 from faussaire.nn import fused
 
 LOOKS = 128
-"""Reals and fakes of an examination."""
+"""Reals and fakes of an examination, where pictures are small."""
+VALUES = 1 << 22
+"""Numbers in all the reals of an examination, beyond which there are fewer; 16 at least."""
 FEWEST = 8
 """Training examples below which nothing can be said of them."""
 REMEMBERED = 4096
 """Training examples among which copies are looked for."""
 WALK = 6
 """Examinations over which a generator's path is followed."""
-_CHUNK = 256
 
 
 class Examiner:
@@ -39,6 +42,7 @@ class Examiner:
         table: the data by field name, as the stream has them.
         train: rows that are trained on.
         held_out: rows that are not; may be empty.
+        at_once: rows that the players get at once, as in training.
         classes: names of the classes that a conditional family learns; else empty.
         seed: of the choice of rows and latents.
     """
@@ -50,14 +54,18 @@ class Examiner:
         train: np.ndarray,
         held_out: np.ndarray,
         *,
+        at_once: int = 64,
         classes: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self._state, self._table, self._classes = state, table, classes
+        self._at_once = at_once
         self._seed = mix(seed, "doctor")
         rng = np.random.default_rng(self._seed)
-        self._train = rng.choice(train, min(LOOKS, len(train)), replace=False)
-        self._unseen = rng.choice(held_out, min(LOOKS, len(held_out)), replace=False)
+        size = sum(field[0].size for field in table.values())
+        looks = max(16, min(LOOKS, VALUES // size))
+        self._train = rng.choice(train, min(looks, len(train)), replace=False)
+        self._unseen = rng.choice(held_out, min(looks, len(held_out)), replace=False)
         # For copies: of a large set not all, which a generator cannot have learnt by heart either.
         self._known = rng.choice(train, min(REMEMBERED, len(train)), replace=False)
         self._stage = ""
@@ -68,14 +76,31 @@ class Examiner:
         if len(self._train) < FEWEST:
             return {}
         with alone(), self._state.untouched() as family:
-            seen = family.examined(self._batch(self._train, "train"), self._state.clock)
+            seen = self._look(family, self._train, "train")
             if seen is None:
                 return {}
-            unseen = None
-            if len(self._unseen) > 1:
-                unseen = family.examined(self._batch(self._unseen, "unseen"), self._state.clock)
+            unseen = self._look(family, self._unseen, "unseen") if len(self._unseen) > 1 else None
             self._enter_stage(seen)
             return {**self._opinions(seen, unseen), **self._forgeries(seen, unseen)}
+
+    def _look(self, family: Family[Any], rows: np.ndarray, purpose: str) -> Look | None:
+        """What the players make of these rows, on the CPU; None where there is no such game."""
+        looks = []
+        for first in range(0, len(rows), self._at_once):
+            some = rows[first : first + self._at_once]
+            if first and 2 * len(some) < self._at_once:
+                break  # batch norm would see too few
+            batch = self._batch(some, f"{purpose} {first}")
+            look = family.examined(batch, self._state.clock)
+            if look is None:
+                return None
+            looks.append(look)
+
+        def joined(name: str) -> Tensor:
+            return torch.cat([getattr(look, name).float().cpu() for look in looks])
+
+        parts = {name: joined(name) for name in ("reals", "fakes", "real_logits", "fake_logits")}
+        return Look(**parts, levelled=looks[0].levelled)
 
     def _batch(self, rows: np.ndarray, purpose: str) -> Batch:
         count = len(rows)
@@ -96,9 +121,10 @@ class Examiner:
         self._stage, self._places = self._state.clock.stage, []
         self._glance = Glance.of(seen.reals)
         parts = []
-        for first in range(0, len(self._known), _CHUNK):
-            batch = self._batch(self._known[first : first + _CHUNK], "known")
-            parts.append(self._glance(self._state.family.shown(batch, self._state.clock)))
+        for first in range(0, len(self._known), self._at_once):
+            batch = self._batch(self._known[first : first + self._at_once], "known")
+            shown = self._state.family.shown(batch, self._state.clock)
+            parts.append(self._glance(shown).cpu())
         self._memory = torch.cat(parts)
 
     def _opinions(self, seen: Look, unseen: Look | None) -> dict[str, float]:
@@ -106,9 +132,7 @@ class Examiner:
         found = {
             "win rate": signs.win_rate(seen.real_logits, seen.fake_logits),
             "margin": signs.margin(seen.real_logits, seen.fake_logits),
-            "largest logit": float(
-                torch.cat([seen.real_logits, seen.fake_logits]).abs().max().float()
-            ),
+            "largest logit": float(torch.cat([seen.real_logits, seen.fake_logits]).abs().max()),
         }
         if seen.levelled:
             found["right on training"] = _share(seen.real_logits > 0)
@@ -124,7 +148,7 @@ class Examiner:
         fakes, reals = self._glance(seen.fakes), self._glance(seen.reals)
         found = {
             "diversity": signs.diversity(fakes, reals),
-            "pixel diversity": signs.diversity(seen.fakes.flatten(1), seen.reals.flatten(1)),
+            "pixel diversity": signs.diversity(pixels(seen.fakes), pixels(seen.reals)),
             "duplicates": signs.duplicates(fakes, reals),
             "rank": signs.effective_rank(fakes) / signs.effective_rank(reals),
             "coverage": signs.coverage(fakes, reals),
@@ -133,9 +157,8 @@ class Examiner:
             ),
         }
         if seen.fakes.dim() == 4:
-            found["checkerboard"] = signs.checkerboard(seen.fakes) / max(
-                signs.checkerboard(seen.reals), 1e-6
-            )
+            usual = signs.checkerboard(seen.reals[:16])
+            found["checkerboard"] = signs.checkerboard(seen.fakes[:16]) / max(usual, 1e-6)
             found["saturation"] = signs.saturation(seen.fakes) - signs.saturation(seen.reals)
         found |= self._by_class(fakes, reals)
         self._places = [*self._places, fakes][-WALK:]
@@ -147,10 +170,10 @@ class Examiner:
         """Diversity of each class that a conditional family learns, where enough were drawn."""
         if not self._classes:
             return {}
-        labels = torch.as_tensor(self._table["labels"][self._train])
+        labels = torch.as_tensor(self._table["labels"][self._train[: len(reals)]])
         found = {}
         for index, name in enumerate(self._classes):
-            rows = (labels == index).nonzero().flatten().to(fakes.device)
+            rows = (labels == index).nonzero().flatten()
             if len(rows) >= 4:
                 found[f"diversity of {name}"] = signs.diversity(fakes[rows], reals[rows])
         return found
@@ -164,6 +187,14 @@ def alone() -> Iterator[None]:
         yield
     finally:
         fused.reduce_statistics = kept
+
+
+def pixels(examples: Tensor) -> Tensor:
+    """Rows (N, D) of the numbers of examples (N, ...); pictures above 64 pixels are averaged down."""
+    if examples.dim() == 4:
+        height, width = examples.shape[2:]
+        examples = F.adaptive_avg_pool2d(examples, (min(64, height), min(64, width)))
+    return examples.flatten(1)
 
 
 def _share(which: Tensor) -> float:

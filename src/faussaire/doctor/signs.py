@@ -81,21 +81,26 @@ def _parts(examples: Tensor) -> list[Tensor]:
     return [colours, torch.cat(pooled, dim=1)]
 
 
+def _distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances (N, M); by differences, so that equal rows are at distance 0."""
+    return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def mean_distance(rows: Tensor) -> float:
     """Mean Euclidean distance between two different rows of (N, D); 0 for a single one."""
     count = len(rows)
     if count < 2:
         return 0.0
-    return float(torch.cdist(rows, rows).double().sum()) / (count * (count - 1))
+    return float(_distances(rows, rows).double().sum()) / (count * (count - 1))
 
 
 def nearest(rows: Tensor, others: Tensor | None = None) -> Tensor:
     """Distance (N,) of each row (N, D) to the nearest of `others` (M, D), or of its fellows."""
     if others is None:
-        distances = torch.cdist(rows, rows)
+        distances = _distances(rows, rows)
         distances.fill_diagonal_(math.inf)
     else:
-        distances = torch.cdist(rows, others)
+        distances = _distances(rows, others)
     return distances.min(dim=1).values
 
 
@@ -136,9 +141,9 @@ def coverage(fakes: Tensor, reals: Tensor, k: int = 5) -> float:
     """
     count = len(reals)
     k = min(k, count - 1)
-    distances = torch.cdist(reals, reals)
+    distances = _distances(reals, reals)
     reach = distances.kthvalue(k + 1, dim=1).values  # itself is the first
-    covered = (torch.cdist(reals, fakes).min(dim=1).values <= reach).double().mean()
+    covered = (_distances(reals, fakes).min(dim=1).values <= reach).double().mean()
     return float(covered) / (1.0 - 2.0**-k)
 
 

@@ -1,0 +1,146 @@
+"""The examination itself, on players whose state is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from faussaire.core import events
+from faussaire.core.clock import Clock
+from faussaire.core.device import Device
+from faussaire.core.distributed import World
+from faussaire.core.events import Audience
+from faussaire.core.family import Family, Look, Pictures
+from faussaire.core.loop import Loop, Plan
+from faussaire.core.state import State
+from faussaire.data.stream import Stream
+from faussaire.doctor.examiner import Examiner
+from faussaire.families import load_family
+
+ROWS = np.arange(200)
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, size=(200, 4, 4, 3), dtype=np.uint8)
+    labels = np.arange(200) % 4
+    return {"images": coarse.repeat(4, axis=1).repeat(4, axis=2), "labels": labels}
+
+
+def state_of(name: str = "dcgan", classes: tuple[str, ...] = (), **settings: Any) -> State:
+    torch.manual_seed(0)
+    kind = load_family(name)
+    spec = Pictures(channels=3, height=16, width=16, classes=classes)
+    return State(
+        kind(kind.Config(**settings), spec), Device(name="cpu", precision="float32"), total=1000
+    )
+
+
+class Staged:
+    """Stands in for a family's look: chosen reals' fakes and logits."""
+
+    def __init__(self, state: State, look: Any) -> None:
+        state.family.examined = look  # type: ignore[method-assign]
+
+
+def test_a_generator_that_copies_is_seen_to_copy(table):
+    state = state_of(width=8)
+    copies = state.device.put(table["images"][:128])
+
+    def look(batch, clock):
+        reals = batch["images"]
+        return Look(
+            reals=reals,
+            fakes=copies[: len(reals)] + 0.001,
+            real_logits=torch.ones(len(reals)),
+            fake_logits=torch.zeros(len(reals)),
+        )
+
+    Staged(state, look)
+    found = Examiner(state, table, ROWS[:150], ROWS[150:], at_once=128)()
+    assert found["copying"] < 0.05
+    assert found["win rate"] == 1.0
+    assert found["overfit"] == 0.5
+    assert found["diversity"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_collapsed_class_is_named(table):
+    state = state_of(width=8, classes=("a", "b", "c", "d"), conditional=True)
+
+    def look(batch, clock):
+        fakes = batch["images"].flip(2).clone()
+        third = batch["labels"] == 2
+        fakes[third] = fakes[third][:1]
+        flat = torch.zeros(len(fakes))
+        return Look(reals=batch["images"], fakes=fakes, real_logits=flat, fake_logits=flat)
+
+    Staged(state, look)
+    found = Examiner(
+        state, table, ROWS[:160], ROWS[160:], at_once=200, classes=("a", "b", "c", "d")
+    )()
+    assert found["diversity of c"] == 0.0
+    assert found["diversity of a"] > 0.8
+    assert found["duplicates"] == pytest.approx(0.25, abs=0.08)
+
+
+def test_large_batches_are_looked_at_in_parts_as_in_training(table):
+    sizes = []
+    state = state_of(width=8)
+    inner = state.family.examined
+
+    def look(batch, clock):
+        sizes.append(batch.total)
+        return inner(batch, clock)
+
+    Staged(state, look)
+    Examiner(state, table, ROWS[:150], ROWS[150:], at_once=30)()
+    # 128 of 150, the last part of 8 left out; all 50 unseen, in 30 and 20.
+    assert sizes == [30, 30, 30, 30, 30, 20]
+
+
+def test_few_pictures_or_no_game_give_no_signs(table):
+    state = state_of(width=8)
+    assert Examiner(state, table, ROWS[:7], ROWS[:0])() == {}
+    Staged(state, lambda batch, clock: None)
+    assert Examiner(state, table, ROWS, ROWS[:0])() == {}
+
+
+def test_without_unseen_pictures_the_rest_is_there(table):
+    found = Examiner(state_of(width=8), table, ROWS, ROWS[:0])()
+    assert "overfit" not in found
+    assert found["copying"] > 0
+
+
+def test_a_doctor_that_fails_ends_alone(table):
+    state = state_of(width=8)
+    heard: list[events.Event] = []
+
+    class Ears:
+        def see(self, event: events.Event) -> None:
+            heard.append(event)
+
+        def close(self) -> None:
+            pass
+
+    def fail() -> dict[str, float]:
+        raise RuntimeError("no stethoscope")
+
+    Loop(
+        state,
+        Stream([table], seed=0),
+        Plan(batch=100),
+        world=World(),
+        audience=Audience([Ears()]),
+        examine=fail,
+    ).run()
+    assert state.clock.examples == 1000
+    notes = [event.message for event in heard if isinstance(event, events.Noted)]
+    assert notes == ["The doctor had to give up: RuntimeError('no stethoscope')."]
+
+
+def test_a_family_without_the_game_is_no_patient():
+    assert Family(None, None).examined(None, Clock()) is None  # type: ignore[arg-type]
