@@ -28,6 +28,7 @@ from faussaire.data.sources import open_source
 _MEMORISES = 100
 _FEW = 1000
 _SHOWN = 10
+_ENLARGED = 1.25  # times: from 28 to 32 pixels is no blur to speak of
 _LOSS = 0.25  # share of a picture that a crop may cut before it is worth a word
 _IMBALANCE = 10
 
@@ -285,11 +286,12 @@ def _shapes(c: Check, sizes: np.ndarray, fit: Fit) -> list[Warning]:
             "Choose a resolution of their shape, or fit=pad."
         )
         out.append(Warning("aspect", text))
-    small = int(((sizes[:, 0] < height) | (sizes[:, 1] < width)).sum())
+    enlarged = np.maximum(height / sizes[:, 0], width / sizes[:, 1])
+    small = int((enlarged > _ENLARGED).sum())
     if small > 0:
         text = (
-            f"{small:,} pictures are smaller than {height}x{width}; "
-            "they would be enlarged and blurry, and the generator would learn the blur."
+            f"{small:,} pictures are much smaller than {height}x{width}; "
+            "they are enlarged and blurry, and the generator will learn the blur."
         )
         out.append(Warning("upscaled", text))
     return out
