@@ -6,6 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -254,7 +255,8 @@ def _examiner(state: State, shop: Workshop) -> Examiner | None:
         state,
         shop.table,
         *shop.split(),
-        at_once=shop.settings.training.micro or shop.settings.training.batch // shop.world.size,
+        at_once=partial(shop.rows_at_once, state),
+        flip=shop.settings.data.flip,
         classes=shop.spec.classes if conditional else (),
         seed=shop.settings.training.seed,
     )
@@ -360,7 +362,10 @@ def _budget(
     if record and record.get("seconds") == training.duration:
         return int(record["total"]), training.duration, record.get("costs")
     forecast = shop.measure().forecast
-    return forecast.examples(training.duration), training.duration, dict(forecast.seconds)
+    costs = dict(forecast.seconds)
+    if record and (left := training.duration - float(record["elapsed"])) > 0:
+        return forecast.examples(left, int(record["examples"])), training.duration, costs
+    return forecast.examples(training.duration), training.duration, costs
 
 
 def _pace(state: State, costs: Mapping[str, float] | None, seconds: float | None) -> Pace | None:
@@ -384,6 +389,7 @@ def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:
         settings.data,
         resolution=shop.images.resolution,
         channels=channels,  # pyright: ignore[reportArgumentType]
+        holdout=len(shop.split()[1]) / len(shop.images),
     )
     return dataclasses.replace(settings, training=training, data=data)
 

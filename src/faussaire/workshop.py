@@ -27,7 +27,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.forecast import Forecast
 from faussaire.core.loop import Plan, Rounds
-from faussaire.core.phase import Stage
+from faussaire.core.phase import Stage, stage_at
 from faussaire.core.quantity import format_resolution
 from faussaire.core.state import State
 from faussaire.data.check import Check, check
@@ -197,6 +197,12 @@ class Workshop:
         draws = np.random.Philox(key=mix("held out")).random_raw(count)
         order = np.argsort(draws, kind="stable")
         return np.sort(order[unseen:]), np.sort(order[:unseen])
+
+    def rows_at_once(self, state: State) -> int:
+        """Examples that the nets of a process get at once in the state's stage."""
+        batch = stage_at(state.stages, state.clock.examples).batch or self.settings.training.batch
+        share = batch // self.world.size
+        return min(self.settings.training.micro or share, share)
 
     def stream(self) -> Stream:
         """The endless stream of this process."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from faussaire.core import events
+from faussaire.core.batch import Batch
 from faussaire.core.clock import Clock
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
@@ -61,11 +62,64 @@ def test_a_generator_that_copies_is_seen_to_copy(table):
         )
 
     Staged(state, look)
-    found = Examiner(state, table, ROWS[:150], ROWS[150:], at_once=128)()
+    found = Examiner(state, table, ROWS[:150], ROWS[150:], at_once=lambda: 128)()
     assert found["copying"] < 0.05
     assert found["win rate"] == 1.0
     assert found["overfit"] == 0.5
     assert found["diversity"] == pytest.approx(1.0, abs=0.1)
+
+
+def test_mirrored_copies_are_copies_where_training_mirrors(table):
+    state = state_of(width=8)
+
+    def look(batch, clock):
+        flat = torch.zeros(batch.total)
+        mirrored = state.device.put(table["images"][: batch.total]).flip(3)
+        return Look(reals=batch["images"], fakes=mirrored, real_logits=flat, fake_logits=flat)
+
+    Staged(state, look)
+    found = {
+        flip: Examiner(state, table, ROWS[:150], ROWS[150:], flip=flip)()["copying"]
+        for flip in (False, True)
+    }
+    assert found[True] < 0.01
+    assert found[False] > 0.5
+
+
+def test_memory_fades_with_the_pictures(table):
+    """ProGAN in the middle of a fade shows other pictures than at its beginning."""
+    state = state_of("progan", fmap_base=64, fmap_max=16, latent=8)
+    family = state.family
+    examiner = Examiner(state, table, ROWS[:150], ROWS[150:], at_once=lambda: 128)
+    copies = state.device.put(table["images"][:128])
+
+    def look(batch, clock):
+        reals = family.shown(batch, clock)
+        fakes = family.shown(
+            Batch({"images": copies[: batch.total]}, batch.draws, batch.total), clock
+        )
+        flat = torch.zeros(batch.total)
+        return Look(reals=reals, fakes=fakes, real_logits=flat, fake_logits=flat)
+
+    Staged(state, look)
+    fade = next(stage for stage in state.stages if stage.name == "16x16 fade")
+    for examples in (fade.until - 120, fade.until - 60, fade.until - 1):
+        state.clock = Clock(examples=examples, total=1000, stage=fade.name)
+        assert examiner()["copying"] < 0.01
+
+
+def test_a_generator_of_nan_has_opinions_only(table):
+    state = state_of(width=8)
+
+    def look(batch, clock):
+        flat = torch.zeros(batch.total)
+        nothing = torch.full_like(batch["images"], float("nan"))
+        return Look(reals=batch["images"], fakes=nothing, real_logits=flat, fake_logits=flat)
+
+    Staged(state, look)
+    found = Examiner(state, table, ROWS[:150], ROWS[150:])()
+    assert found["win rate"] == 0.5
+    assert "diversity" not in found
 
 
 def test_a_collapsed_class_is_named(table):
@@ -80,7 +134,7 @@ def test_a_collapsed_class_is_named(table):
 
     Staged(state, look)
     found = Examiner(
-        state, table, ROWS[:160], ROWS[160:], at_once=200, classes=("a", "b", "c", "d")
+        state, table, ROWS[:160], ROWS[160:], at_once=lambda: 200, classes=("a", "b", "c", "d")
     )()
     assert found["diversity of c"] == 0.0
     assert found["diversity of a"] > 0.8
@@ -97,7 +151,7 @@ def test_large_batches_are_looked_at_in_parts_as_in_training(table):
         return inner(batch, clock)
 
     Staged(state, look)
-    Examiner(state, table, ROWS[:150], ROWS[150:], at_once=30)()
+    Examiner(state, table, ROWS[:150], ROWS[150:], at_once=lambda: 30)()
     # 128 of 150, the last part of 8 left out; all 50 unseen, in 30 and 20.
     assert sizes == [30, 30, 30, 30, 30, 20]
 

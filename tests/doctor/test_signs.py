@@ -62,6 +62,9 @@ def test_duplicates_are_counted(draw):
     assert signs.duplicates(fakes, reals) == 0.0
     fakes[50:75] = fakes[:25] + 1e-3
     assert signs.duplicates(fakes, reals) == pytest.approx(0.5)
+    reals[:4] = reals[4:8]  # a folder with some pictures twice
+    assert signs.duplicates(fakes, reals) == pytest.approx(0.5)
+    assert signs.duplicates(torch.ones(20, 10), reals) == 1.0
 
 
 def test_effective_rank_counts_directions(draw):
@@ -86,9 +89,11 @@ def test_coverage_is_one_for_another_draw_and_the_share_of_modes_else(draw):
 
 
 def test_copies_are_nearer_than_what_is_new(draw):
-    train, unseen = draw(500, 10), draw(100, 10)
+    train = draw(500, 10)
+    unseen, among = signs.nearest(draw(100, 10), train), signs.nearest(train, count=100)
+    assert len(among) == 100
     assert signs.copying(draw(100, 10), train, unseen) == pytest.approx(1.0, abs=0.08)
-    assert signs.copying(draw(100, 10), train, None) == pytest.approx(1.0, abs=0.08)
+    assert signs.copying(draw(100, 10), train, among) == pytest.approx(1.0, abs=0.08)
     copies = train[:100] + 0.01 * draw(100, 10)
     assert signs.copying(copies, train, unseen) < 0.03
 
@@ -100,6 +105,7 @@ def test_a_checkerboard_is_seen():
     smooth = torch.sin(rows * 2 * math.pi / 32).expand(1, 1, 32, 32)
     assert signs.checkerboard(board[None, None]) == pytest.approx(1.0)
     assert signs.checkerboard(stripes) == pytest.approx(1.0)
+    assert signs.checkerboard(stripes[..., :31]) > 0.75  # no whole number of periods
     assert signs.checkerboard(smooth) == pytest.approx(0.0, abs=1e-6)
     assert signs.checkerboard(torch.zeros(2, 3, 8, 8)) == 0.0
 

@@ -59,6 +59,8 @@ def run(arguments: list[str]) -> int:
         for name in asked:
             if name not in known:
                 raise UserError(f"There is no {kind} '{name}'.", f"There are: {', '.join(known)}.")
+    if not (options.sets and recipes and options.seeds):
+        raise UserError("Nothing was asked for.", "Give --sets, --recipes and --seeds a word each.")
     if options.plot is not None and options.plot.exists() and not options.overwrite:
         raise UserError(f"'{options.plot}' exists.", "Add --overwrite, or name another file.")
     results, maps = _play(options, recipes)

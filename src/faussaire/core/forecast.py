@@ -4,7 +4,7 @@ Schedules end where a run ends, and are functions of the examples seen. A run wi
 therefore be planned for a number of examples. Where the machine slows down afterwards (a laptop gets
 hot, another program runs), the time would be over in the middle of the plan: ProGAN's last level not
 yet there, a rate that should have fallen to 0 still high. `Pace` plans such a run anew, for fewer
-examples.
+examples, and for more again where the slowness passes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from faussaire.core.clock import Clock
-from faussaire.core.phase import Stage
+from faussaire.core.phase import Stage, stage_at
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ class Pace:
         seconds: the budget.
     """
 
-    SETTLED = 0.03
+    SETTLED = 0.05
     """Share of the budget before which nothing is concluded: the first rounds are slow."""
     TOLERANCE = 0.08
-    """Share of the budget by which the run may seem to outlast it."""
+    """Share of the budget by which the run may seem to end late, or early."""
 
     def __init__(self, forecast: Forecast, seconds: float) -> None:
         self.forecast, self.seconds = forecast, seconds
         self._marks: deque[tuple[float, int]] = deque()
 
     def total(self, clock: Clock, elapsed: float) -> int:
-        """Examples that the run should now be planned for: `clock.total`, or fewer.
+        """Examples that the run should now be planned for, at the speed of its last third so far.
 
-        The speed is that of the last third of the run so far. There are never more than planned: a
-        plan that grew would undo what was reached. A run that is faster trains on at its end.
+        Fewer where it would end late; more where it would end early, so that a passing slowness is
+        made good again. The present stage stays the present one, if only for a moment: none is
+        skipped, none comes twice, and what remains to be changed is left to the next call.
         """
         self._marks.append((elapsed, clock.examples))
         while len(self._marks) > 2 and self._marks[1][0] <= elapsed * 2 / 3:
@@ -84,7 +85,22 @@ class Pace:
         if elapsed - then < self.SETTLED * self.seconds or expected <= 0 or left <= 0:
             return clock.total
         slower = (elapsed - then) / expected
-        rest = slower * self.forecast.time(clock.total, clock.examples)
-        if rest - left <= self.TOLERANCE * self.seconds:
+        late = slower * self.forecast.time(clock.total, clock.examples) - left
+        if abs(late) <= self.TOLERANCE * self.seconds:
             return clock.total
-        return min(clock.total, self.forecast.examples(left / slower, clock.examples))
+        wanted = self.forecast.examples(left / slower, clock.examples)
+        return self._towards(wanted, clock)
+
+    def _towards(self, wanted: int, clock: Clock) -> int:
+        """The total nearest to `wanted` whose stage at this example is the present one."""
+
+        def stage(total: int) -> str:
+            return stage_at(self.forecast.stages(total), clock.examples).name
+
+        near, far, now = clock.total, wanted, stage(clock.total)
+        if stage(far) == now:
+            return far
+        while abs(far - near) > max(1, near // 1000):
+            middle = (near + far) // 2
+            near, far = (middle, far) if stage(middle) == now else (near, middle)
+        return near

@@ -271,7 +271,7 @@ class Loop:
         stop_asked: tells whether a signal asked the run to end, and which.
         evaluate: measures the state that was just saved, on the leading process; what it returns
             are the facts of a `Measured` event, or None where it was given up.
-        pace: plans a run with a budget of time anew where it falls behind, on the leading process.
+        pace: plans a run with a budget of time anew where its speed changes, on the leading process.
         examine: the doctor's look at the state, on the leading process: vital signs by name. It must
             change nothing; where it fails, training goes on without.
     """
@@ -389,16 +389,21 @@ class Loop:
         assert self.rounds.pulse is not None
         began = time.monotonic()
         try:
-            signs = {**self.examine(), **self.rounds.pulse.signs()}
+            signs = self.examine()
+            signs = {**signs, **self.rounds.pulse.signs()} if signs else {}
         except Exception as error:  # noqa: BLE001 whatever its mistake is, training must go on
             self.examine = None
             self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
             return
+        if not signs:
+            self.examine = None  # nothing to be found, now or later
+            return
         taken = time.monotonic() - began
-        self._next_look = time.monotonic() + taken / self.EXAMINING
+        pause = max(taken / self.EXAMINING, self._interval)
+        self._next_look = time.monotonic() + pause
         self._tell(
             events.Examined,
-            stage=self.state.clock.stage,
+            stage=stage_at(self.state.stages, self.state.clock.examples).name,
             progress=self._outlook()[0],
             signs=signs,
             seconds=round(taken, 3),
@@ -412,8 +417,12 @@ class Loop:
 
     def _tick_due(self) -> bool:
         """About twice a second at first, every half minute in a run of hours."""
-        interval = min(30.0, max(0.5, 0.004 * self.state.elapsed))
-        return self.world.leads and time.monotonic() - self._last_tick >= interval
+        return self.world.leads and time.monotonic() - self._last_tick >= self._interval
+
+    @property
+    def _interval(self) -> float:
+        """Seconds between ticks, and at least between looks."""
+        return min(30.0, max(0.5, 0.004 * self.state.elapsed))
 
     def _save_due(self) -> bool:
         return self.world.leads and time.monotonic() - self._last_save >= self.plan.save_every
@@ -450,21 +459,22 @@ class Loop:
         )
 
     def _keep_pace(self) -> None:
-        """Plan for fewer examples where the time left would not see the plan through."""
+        """Plan for other numbers of examples where the run would end too late, or too early."""
         clock = self.state.clock
         if self.plan.seconds is None:
             return
         total = clock.total
         if self.pace is not None:
             total = self.pace.total(clock, self.state.elapsed)
-        if not self.world.any(total < clock.total)[0]:
+        if not self.world.any(total != clock.total)[0]:
             return
         totals = torch.tensor([total], device=self.state.device.name)
-        self.state.plan(int(self.world.gather(totals).min()))
+        self.state.plan(int(self.world.gather(totals)[0]))  # the leading process has the pace
+        how = "slower" if self.state.clock.total < clock.total else "faster"
         self._tell(
             events.Noted,
-            message=f"Training is slower than it was at first: it is planned for "
-            f"{self.state.clock.total:,} examples now, not {clock.total:,}, to be complete in time.",
+            message=f"Training has become {how}: it is planned for {self.state.clock.total:,} "
+            f"examples now, not {clock.total:,}, to be complete in time.",
         )
 
     def _outlook(self) -> tuple[float, float]:

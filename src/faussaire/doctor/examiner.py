@@ -6,7 +6,7 @@ them without augmentation, and puts everything back (`State.untouched`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,8 @@ class Examiner:
         table: the data by field name, as the stream has them.
         train: rows that are trained on.
         held_out: rows that are not; may be empty.
-        at_once: rows that the players get at once, as in training.
+        at_once: tells how many rows the players get at once now, in training.
+        flip: whether training mirrors pictures, so that copies may be mirrored.
         classes: names of the classes that a conditional family learns; else empty.
         seed: of the choice of rows and latents.
     """
@@ -54,12 +55,13 @@ class Examiner:
         train: np.ndarray,
         held_out: np.ndarray,
         *,
-        at_once: int = 64,
+        at_once: Callable[[], int] = lambda: 64,
+        flip: bool = False,
         classes: Sequence[str] = (),
         seed: int = 0,
     ) -> None:
         self._state, self._table, self._classes = state, table, classes
-        self._at_once = at_once
+        self._at_once, self._flip = at_once, flip
         self._seed = mix(seed, "doctor")
         rng = np.random.default_rng(self._seed)
         size = sum(field[0].size for field in table.values())
@@ -67,8 +69,9 @@ class Examiner:
         self._train = rng.choice(train, min(looks, len(train)), replace=False)
         self._unseen = rng.choice(held_out, min(looks, len(held_out)), replace=False)
         # For copies: of a large set not all, which a generator cannot have learnt by heart either.
-        self._known = rng.choice(train, min(REMEMBERED, len(train)), replace=False)
-        self._stage = ""
+        known = max(256, min(REMEMBERED, 16 * VALUES // size))
+        self._known = rng.choice(train, min(known, len(train)), replace=False)
+        self._form: Tensor | None = None
         self._places: list[Tensor] = []
 
     def __call__(self) -> dict[str, float]:
@@ -80,15 +83,18 @@ class Examiner:
             if seen is None:
                 return {}
             unseen = self._look(family, self._unseen, "unseen") if len(self._unseen) > 1 else None
-            self._enter_stage(seen)
-            return {**self._opinions(seen, unseen), **self._forgeries(seen, unseen)}
+            found = self._opinions(seen, unseen)
+            if not seen.fakes.isfinite().all():
+                return found  # of NaN nothing else can be said
+            self._remember(seen, unseen)
+            return {**found, **self._forgeries(seen)}
 
     def _look(self, family: Family[Any], rows: np.ndarray, purpose: str) -> Look | None:
         """What the players make of these rows, on the CPU; None where there is no such game."""
-        looks = []
-        for first in range(0, len(rows), self._at_once):
-            some = rows[first : first + self._at_once]
-            if first and 2 * len(some) < self._at_once:
+        looks, step = [], self._at_once()
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            if first and 2 * len(some) < step:
                 break  # batch norm would see too few
             batch = self._batch(some, f"{purpose} {first}")
             look = family.examined(batch, self._state.clock)
@@ -114,18 +120,28 @@ class Examiner:
         )
         return Batch(fields, draws, count)
 
-    def _enter_stage(self, seen: Look) -> None:
-        """What is known of the training data is known in the form of this stage."""
-        if self._state.clock.stage == self._stage and self._places:
+    def _remember(self, seen: Look, unseen: Look | None) -> None:
+        """Know the training data in the form in which they are shown now: ProGAN's grow and fade."""
+        form = seen.reals[:4]
+        if self._form is not None and torch.equal(form, self._form):
             return
-        self._stage, self._places = self._state.clock.stage, []
-        self._glance = Glance.of(seen.reals)
-        parts = []
-        for first in range(0, len(self._known), self._at_once):
-            batch = self._batch(self._known[first : first + self._at_once], "known")
-            shown = self._state.family.shown(batch, self._state.clock)
-            parts.append(self._glance(shown).cpu())
+        if self._form is not None and form.shape != self._form.shape:
+            self._places = []
+        self._form, self._glance = form, Glance.of(seen.reals)
+        parts, step = [], self._at_once()
+        for first in range(0, len(self._known), step):
+            batch = self._batch(self._known[first : first + step], "known")
+            shown = self._state.family.shown(batch, self._state.clock).float().cpu()
+            parts.append(self._glance(shown))
+            if self._flip and shown.dim() == 4:
+                parts.append(self._glance(shown.flip(3)))
         self._memory = torch.cat(parts)
+        rows = None if unseen is None else self._glance(unseen.reals)
+        self._usual = (
+            signs.nearest(self._memory, count=512)
+            if rows is None
+            else signs.nearest(rows, self._memory)
+        )
 
     def _opinions(self, seen: Look, unseen: Look | None) -> dict[str, float]:
         """What the discriminator thinks."""
@@ -143,7 +159,7 @@ class Examiner:
                 found["right on unseen"] = _share(unseen.real_logits > 0)
         return found
 
-    def _forgeries(self, seen: Look, unseen: Look | None) -> dict[str, float]:
+    def _forgeries(self, seen: Look) -> dict[str, float]:
         """What the generator makes."""
         fakes, reals = self._glance(seen.fakes), self._glance(seen.reals)
         found = {
@@ -152,9 +168,7 @@ class Examiner:
             "duplicates": signs.duplicates(fakes, reals),
             "rank": signs.effective_rank(fakes) / signs.effective_rank(reals),
             "coverage": signs.coverage(fakes, reals),
-            "copying": signs.copying(
-                fakes, self._memory, None if unseen is None else self._glance(unseen.reals)
-            ),
+            "copying": signs.copying(fakes, self._memory, self._usual),
         }
         if seen.fakes.dim() == 4:
             usual = signs.checkerboard(seen.reals[:16])

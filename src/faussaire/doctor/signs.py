@@ -94,13 +94,16 @@ def mean_distance(rows: Tensor) -> float:
     return float(_distances(rows, rows).double().sum()) / (count * (count - 1))
 
 
-def nearest(rows: Tensor, others: Tensor | None = None) -> Tensor:
-    """Distance (N,) of each row (N, D) to the nearest of `others` (M, D), or of its fellows."""
+def nearest(rows: Tensor, others: Tensor | None = None, *, count: int | None = None) -> Tensor:
+    """Distance (N,) of each row (N, D) to the nearest of `others` (M, D), or of its fellows.
+
+    Args:
+        count: of the first so many rows only.
+    """
+    some = rows[:count]
+    distances = _distances(some, rows if others is None else others)
     if others is None:
-        distances = _distances(rows, rows)
         distances.fill_diagonal_(math.inf)
-    else:
-        distances = _distances(rows, others)
     return distances.min(dim=1).values
 
 
@@ -114,9 +117,14 @@ def diversity(fakes: Tensor, reals: Tensor) -> float:
 
 
 def duplicates(fakes: Tensor, reals: Tensor) -> float:
-    """Share of fakes (N, D) with a fellow closer than half the 1st percentile among reals (M, D)."""
-    limit = 0.5 * float(torch.quantile(nearest(reals), 0.01))
-    return float((nearest(fakes) < limit).double().mean())
+    """Share of fakes (N, D) with a fellow closer than half the 1st percentile among reals (M, D).
+
+    Reals that are equal are left out of it: many a folder has some.
+    """
+    usual = nearest(reals)
+    usual = usual[usual > 0]
+    limit = 0.5 * float(torch.quantile(usual, 0.01)) if len(usual) else 0.0
+    return float((nearest(fakes) <= limit).double().mean())
 
 
 def effective_rank(rows: Tensor) -> float:
@@ -147,13 +155,16 @@ def coverage(fakes: Tensor, reals: Tensor, k: int = 5) -> float:
     return float(covered) / (1.0 - 2.0**-k)
 
 
-def copying(fakes: Tensor, train: Tensor, held_out: Tensor | None) -> float:
-    """Median distance of fakes to their nearest training example over that of unseen reals.
+def copying(fakes: Tensor, train: Tensor, usual: Tensor) -> float:
+    """Median distance of fakes to their nearest training example over that of new reals.
 
-    Rows (N, D), (T, D), (M, D). Where nothing is held out, training examples among themselves take
-    their place. 1 is what new reals would give; towards 0, fakes are copies.
+    1 is what new reals would give; towards 0, fakes are copies.
+
+    Args:
+        fakes, train: rows (N, D), (T, D).
+        usual: distances (M,) of unseen reals to their nearest training example; where nothing is held
+            out, those of training examples to each other.
     """
-    usual = nearest(held_out, train) if held_out is not None else nearest(train)
     unit = float(usual.median())
     return float(nearest(fakes, train).median()) / unit if unit > 0 else 1.0
 
@@ -167,9 +178,11 @@ def checkerboard(pictures: Tensor) -> float:
     spectrum = torch.fft.fft2(pictures.detach().float()).abs().square().mean(dim=(0, 1))
     height, width = spectrum.shape
     rest = float(spectrum.sum() - spectrum[0, 0])
-    alternating = float(spectrum[height // 2].sum() + spectrum[:, width // 2].sum())
-    alternating -= float(spectrum[height // 2, width // 2])
-    return alternating / rest if rest > 0 else 0.0
+    # Odd sides have two highest frequencies, one of each sign.
+    highest = torch.zeros(height, width, dtype=torch.bool)
+    highest[[height // 2, -(height // 2)]] = True
+    highest[:, [width // 2, -(width // 2)]] = True
+    return float(spectrum[highest].sum()) / rest if rest > 0 else 0.0
 
 
 def saturation(pictures: Tensor) -> float:
