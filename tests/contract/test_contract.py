@@ -130,6 +130,7 @@ def test_observers_previews_and_saving_change_nothing(case, tmp_path):
 @every_family
 def test_the_doctor_changes_nothing_and_finds_numbers(case, monkeypatch):
     monkeypatch.setattr(Loop, "EXAMINING", 1e9)  # at every round
+    monkeypatch.setattr(Loop, "_interval", 0.0)
     plain = build(case)
     train(case, plain, 600)
 
