@@ -88,7 +88,7 @@ class R3GANConfig(GameConfig):
 
     loss: LossName = "relativistic"
     latent: int = 64
-    width: int = 128
+    width: int = 64
     flat: int = 8
     blocks: int = 2
     group_width: int = 16
@@ -320,8 +320,8 @@ class R3GAN(ImageGAN[R3GANConfig]):
         },
     }
     sizes: ClassVar = {
-        "tiny": {"width": 64, "flat": 8},
-        "small": {"width": 128, "flat": 8},
+        "tiny": {"width": 32, "flat": 8},
+        "small": {"width": 64, "flat": 8},
         # For days on a GPU: the paper's rates and gamma.
         "base": {"width": 384, "flat": 16, **_PAPER, "batch": 64, "augment_p": 0.3},
         "large": {"width": 768, "flat": 32, **_PAPER, "batch": 256, "augment_p": 0.3},

@@ -19,8 +19,8 @@ Where this leaves the papers:
   picture is cropped where sides are not divisible.
 - The small sizes, made for runs of minutes and hours, have no noise, no mixed styles and no path length
   (nor have the authors the last two for CIFAR-10), twice the rate, and 1 for gamma of R1. All four
-  were measured: docs/families/stylegan2.md. `--size base`, `large` and the presets are the papers';
-  there `r1: none` takes 2e-4 pixels / batch, the rule of ADA's released settings.
+  were measured: docs/families/stylegan2.md. `--size base` and `large`, and the presets built on them,
+  are the papers'; there `r1: none` takes 2e-4 pixels / batch, the rule of ADA's released settings.
 - The factor sqrt(2) of an activation multiplies the weights before it, as in ProGAN. In the
   discriminator it does not multiply the bias, whose steps are that much smaller.
 - Conditions enter as in ADA's released settings: an embedding beside z, and in the discriminator the
