@@ -89,13 +89,14 @@ def advise(facts: Facts) -> Advice:
         )
         found.others.append(("stylegan2", "with a GPU and a day: ADA holds out as long"))
     elif small:
-        found = Advice("sngan", "small", resolution)
+        found = Advice("stylegan2", "small", resolution)
         found.reasons.append(
-            "On a CPU sngan was far ahead of all others at equal time in our benchmark "
-            "(Fashion-MNIST, ten minutes on one core; benchmarks/family_quality.txt)."
+            "On a CPU its small size was among the best two at equal time on both sets of our benchmark "
+            "(clothes and emoji, ten minutes on one core; benchmarks/family_quality.txt), and has the "
+            "latent space to look around in."
         )
-        found.others.append(("dcgan", "twice as many pictures a second; shapes within two minutes"))
-        found.others.append(("stylegan2", "given a night: the latent space to look around in"))
+        found.others.append(("sngan", "as good on many pictures, with fewer parts"))
+        found.others.append(("dcgan", "three times as many pictures a second; shapes in two minutes"))
     else:
         size = "base" if facts.memory > 10 * 2**30 and facts.seconds > 4 * 3600 else "small"
         found = Advice("stylegan2", size, resolution)
