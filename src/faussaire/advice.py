@@ -96,7 +96,9 @@ def advise(facts: Facts) -> Advice:
             "latent space to look around in."
         )
         found.others.append(("sngan", "as good on many pictures, with fewer parts"))
-        found.others.append(("dcgan", "three times as many pictures a second; shapes in two minutes"))
+        found.others.append(
+            ("dcgan", "three times as many pictures a second; shapes in two minutes")
+        )
     else:
         size = "base" if facts.memory > 10 * 2**30 and facts.seconds > 4 * 3600 else "small"
         found = Advice("stylegan2", size, resolution)

@@ -49,7 +49,8 @@ class GameConfig:
     """Settings of the game between generator and discriminator.
 
     Attributes:
-        loss: what the two players lower.
+        loss: what the two players lower. The averages of the relativistic-average ones are those of
+            the rows handled at once (`micro`).
         conditional: learn one picture distribution for each class (or vector) of the data.
         lr: learning rate of the generator, and of the discriminator where it has none of its own.
         discriminator_lr: learning rate of the discriminator (two time-scale rule); None: lr.

@@ -233,7 +233,10 @@ class Batch:
         return torch.cat([some for _, some in self._ledger.pop(name)])
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of (N, ...) values over the rows of all processes, (), differentiable."""
+        """The mean of (N, ...) values over the rows of all processes, (), differentiable.
+
+        A part of a batch has the mean of its own rows: the others have not been seen, or are gone.
+        """
         sums = AllSum.apply(values.sum(), self._sum)
         return sums * (self.size / (self.total * values.numel()))
 
