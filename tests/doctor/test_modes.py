@@ -63,8 +63,7 @@ def test_a_map_shows_modes_and_samples():
 def test_recipes_train_and_repeat(recipe):
     mixture = MIXTURES["ring8"]
     first, again = (
-        samples(train(RECIPES[recipe], mixture, examples=5000, seed=3), mixture, averaged=False)
-        for _ in range(2)
+        samples(train(RECIPES[recipe], mixture, examples=5000, seed=3), mixture) for _ in range(2)
     )
     np.testing.assert_array_equal(first, again)
     assert first.shape == (2500, 2)
@@ -74,6 +73,6 @@ def test_r3gan_learns_the_ring():
     """Far from PacGAN's budget: samples come near the circle and lie all around it."""
     mixture = ring(8, deviation=0.1)
     state = train({**RECIPES["r3gan"], "lr": 1e-3}, mixture, examples=200_000)
-    found = cover(samples(state, mixture, averaged=False), mixture)
+    found = cover(samples(state, mixture), mixture)
     assert found.found == 8
     assert found.quality > 0.6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -88,23 +89,18 @@ def _play(options: Options, recipes: tuple[str, ...]) -> tuple[list[dict[str, An
     from faussaire.doctor.modes import RECIPES, samples, train
 
     results, maps, reading = [], [], Reading()
-    for name in options.sets:
-        mixture = MIXTURES[name]
-        for recipe in recipes:
-            for seed in options.seeds:
-                began = time.perf_counter()
-                told = partial(reading, f"{name} {recipe} {seed}", total=options.examples)
-                state = train(
-                    RECIPES[recipe], mixture, examples=options.examples, seed=seed, told=told
-                )
-                points = samples(state, mixture, averaged=False)
-                found = dataclasses.asdict(cover(points, mixture))
-                record = {"set": name, "recipe": recipe, "seed": seed, **found}
-                record["seconds"] = round(time.perf_counter() - began, 1)
-                results.append(record)
-                err.print(f"{name} {recipe} seed {seed}: {found}", markup=False)
-                if seed == options.seeds[0]:
-                    maps.append(picture(points, mixture))
+    for name, recipe, seed in product(options.sets, recipes, options.seeds):
+        mixture, began = MIXTURES[name], time.perf_counter()
+        told = partial(reading, f"{name} {recipe} {seed}", total=options.examples)
+        state = train(RECIPES[recipe], mixture, examples=options.examples, seed=seed, told=told)
+        points = samples(state, mixture)
+        found = dataclasses.asdict(cover(points, mixture))
+        record = {"set": name, "recipe": recipe, "seed": seed, **found}
+        record["seconds"] = round(time.perf_counter() - began, 1)
+        results.append(record)
+        err.print(f"{name} {recipe} seed {seed}: {found}", markup=False)
+        if seed == options.seeds[0]:
+            maps.append(picture(points, mixture))
     reading.close()
     return results, np.stack(maps)
 

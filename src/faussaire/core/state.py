@@ -95,23 +95,16 @@ class State:
         Args:
             settle: get it ready as a finished model would be (`Family.settle`): for measuring.
         """
-        kept = {
-            name: [buffer.clone() for buffer in net.buffers()]
-            for name, net in (self.average.nets.items() if settle else ())
-        }
         modes = {name: net.training for name, net in self.family.nets.items()}
         for net in self.family.nets.values():
             net.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _buffers_kept(self.average.nets if settle else {}):
                 family = self.sampler()
                 if settle:
                     family.settle(settling_draws(self.device.name))
                 yield family
         finally:
-            for name, buffers in kept.items():
-                for buffer, value in zip(self.average.nets[name].buffers(), buffers, strict=True):
-                    buffer.copy_(value)
             for name, net in self.family.nets.items():
                 net.train(modes[name])
 
@@ -122,20 +115,18 @@ class State:
         That is buffers (batch norm's running statistics, spectral norm's vectors), the family's
         extra state and random numbers. Without gradients, and eager, for looks are of any size.
         """
-        kept = {
-            name: [buffer.clone() for buffer in net.buffers()]
-            for name, net in self.family.nets.items()
-        }
         extra = self.family.extra_state()
         extra = {name: value.clone() for name, value in extra.items()}
         devices = [self.device.name] if self.device.kind == "cuda" else []
         try:
-            with torch.no_grad(), eagerly(), torch.random.fork_rng(devices):
+            with (
+                torch.no_grad(),
+                eagerly(),
+                torch.random.fork_rng(devices),
+                _buffers_kept(self.family.nets),
+            ):
                 yield self.family
         finally:
-            for name, buffers in kept.items():
-                for buffer, value in zip(self.family.nets[name].buffers(), buffers, strict=True):
-                    buffer.copy_(value)
             if extra:
                 self.family.load_extra_state(extra)
 
@@ -197,6 +188,18 @@ class State:
             "total": self.clock.total,
             "elapsed": self.elapsed,
         }
+
+
+@contextmanager
+def _buffers_kept(nets: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put the nets' buffers back to what they were at the beginning."""
+    kept = {name: [buffer.clone() for buffer in net.buffers()] for name, net in nets.items()}
+    try:
+        yield
+    finally:
+        for name, buffers in kept.items():
+            for buffer, value in zip(nets[name].buffers(), buffers, strict=True):
+                buffer.copy_(value)
 
 
 def settling_draws(device: str) -> RowDraws:

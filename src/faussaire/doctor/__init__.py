@@ -1,1 +1,1 @@
-"""Whether training works, and why not: vital signs, verdicts, advice."""
+"""Whether training works: vital signs of the players, and mixtures whose modes are known."""

@@ -6,8 +6,7 @@ them without augmentation, and puts everything back (`State.untouched`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from faussaire.core.family import Family, Look
 from faussaire.core.state import State
 from faussaire.doctor import signs
 from faussaire.doctor.signs import Glance
-from faussaire.nn import fused
+from faussaire.nn.fused import alone
 
 LOOKS = 128
 """Reals and fakes of an examination, where pictures are small."""
@@ -191,16 +190,6 @@ class Examiner:
             if len(rows) >= 4:
                 found[f"diversity of {name}"] = signs.diversity(fakes[rows], reals[rows])
         return found
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Within it, batch norm takes the statistics of this process: the others are not asked."""
-    kept, fused.reduce_statistics = fused.reduce_statistics, None
-    try:
-        yield
-    finally:
-        fused.reduce_statistics = kept
 
 
 def pixels(examples: Tensor) -> Tensor:

@@ -6,7 +6,6 @@ seen here is seen of the code that trains pictures.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,7 +24,7 @@ from faussaire.core.family import Pictures
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
-from faussaire.doctor.mixtures import Coverage, Mixture, cover
+from faussaire.doctor.mixtures import Mixture
 from faussaire.game import GameConfig, ImageGAN
 
 POINTS = 100_000
@@ -150,17 +149,8 @@ def train(
     return state
 
 
-def samples(state: State, mixture: Mixture, count: int = SAMPLES, *, averaged: bool) -> np.ndarray:
-    """Points (count, 2) in the mixture's own coordinates."""
-    draws = RowDraws.counted(mix("modes"), count)
-    nets = state.average.nets if averaged else state.family.nets
+def samples(state: State, mixture: Mixture, count: int = SAMPLES) -> np.ndarray:
+    """Points (count, 2) of the raw generator, in the mixture's own coordinates."""
     with torch.no_grad():
-        made = nets["generator"](draws.normal(state.family.config.latent))
+        made = state.family.sample(RowDraws.counted(mix("modes"), count))
     return made.numpy() * mixture.scale
-
-
-def measure(recipe: Mapping[str, Any], mixture: Mixture, **how: Any) -> dict[str, Any]:
-    """Train, and count: the facts of `Coverage`, as JSON has them."""
-    state = train(recipe, mixture, **how)
-    found: Coverage = cover(samples(state, mixture, averaged=False), mixture)
-    return dataclasses.asdict(found)

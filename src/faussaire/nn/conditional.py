@@ -13,8 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from faussaire.nn import fused
-from faussaire.nn.fused import BatchNormAct2d
+from faussaire.nn.fused import BatchNormAct2d, alone
 
 __all__ = ["ConditionalBatchNormAct2d", "standing_statistics"]
 
@@ -76,15 +75,14 @@ def standing_statistics(net: nn.Module, run: Callable[[], object], batches: int)
     """
     layers = [layer for layer in net.modules() if isinstance(layer, BatchNormAct2d)]
     before = [(layer.training, layer.momentum) for layer in layers]
-    shared, fused.reduce_statistics = fused.reduce_statistics, None
     try:
-        for batch in range(batches):
-            for layer in layers:
-                layer.train()
-                layer.momentum = 1.0 / (batch + 1)
-            run()
+        with alone():
+            for batch in range(batches):
+                for layer in layers:
+                    layer.train()
+                    layer.momentum = 1.0 / (batch + 1)
+                run()
     finally:
-        fused.reduce_statistics = shared
         for layer, (training, momentum) in zip(layers, before, strict=True):
             layer.train(training)
             layer.momentum = momentum

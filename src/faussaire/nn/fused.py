@@ -11,7 +11,8 @@ Under `torch.compile` the plain form is traced. Double backward works in both.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from faussaire.core.distributed import AllSum
 from faussaire.nn.fused_kernels import LANES, kernels
 
-__all__ = ["BatchNormAct2d", "UpConv2d", "enabled", "reduce_statistics"]
+__all__ = ["BatchNormAct2d", "UpConv2d", "alone", "enabled", "reduce_statistics"]
 
 enabled: bool = True
 """False keeps every layer here on its plain form; for tests and measurements."""
@@ -33,6 +34,17 @@ a double backward), in the same order on every process, so that batch statistics
 whole batch. The tensor may be changed in place. Gradients of weight and bias stay those of this
 process, to be averaged with all others.
 """
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it, batch norm takes the statistics of this process: the others are not asked."""
+    global reduce_statistics
+    kept, reduce_statistics = reduce_statistics, None
+    try:
+        yield
+    finally:
+        reduce_statistics = kept
 
 
 # ---- Batch norm and (leaky) ReLU ----
