@@ -277,7 +277,9 @@ class Loop:
     """
 
     EXAMINING = 0.02
-    """Share of the time that may go into `examine`."""
+    """Share of a run's time that may go into `examine`."""
+    AT_FIRST = 0.06
+    """The share while the run is young: what goes wrong mostly goes wrong early."""
 
     def __init__(
         self,
@@ -322,11 +324,11 @@ class Loop:
         self._tick_examples = state.clock.examples
         self._aside = 0.0
         self._stage = ""
-        self._next_look = 0.0
+        self._next_look, self._looked = 0.0, self._allowance()
         while not self._complete():
             self._announce_stage()
             before = state.clock.examples
-            look = self.examine is not None and time.monotonic() >= self._next_look
+            look = self._look_due()
             self.rounds.pulse = Pulse() if look else None
             self.rounds.play()
             self._elapse()
@@ -383,8 +385,18 @@ class Loop:
         )
         self._aside += time.monotonic() - began
 
+    def _allowance(self) -> float:
+        """Seconds that looks may have taken by now: more of their share goes to the beginning."""
+        progress = self._outlook()[0]
+        return self.EXAMINING * self.state.elapsed / math.sqrt(progress) if progress else 0.0
+
+    def _look_due(self) -> bool:
+        if self.examine is None or time.monotonic() < self._next_look:
+            return False
+        return self._looked <= self._allowance()
+
     def _look(self) -> None:
-        """Have the doctor look at the players, as often as its share of the time allows."""
+        """Have the doctor look at the players."""
         assert self.examine is not None
         assert self.rounds.pulse is not None
         began = time.monotonic()
@@ -399,8 +411,8 @@ class Loop:
             self.examine = None  # nothing to be found, now or later
             return
         taken = time.monotonic() - began
-        pause = max(taken / self.EXAMINING, self._interval)
-        self._next_look = time.monotonic() + pause
+        self._looked += taken
+        self._next_look = time.monotonic() + max(taken / self.AT_FIRST, self._interval)
         self._tell(
             events.Examined,
             stage=stage_at(self.state.stages, self.state.clock.examples).name,

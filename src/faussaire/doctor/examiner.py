@@ -127,20 +127,28 @@ class Examiner:
         if self._form is not None and form.shape != self._form.shape:
             self._places = []
         self._form, self._glance = form, Glance.of(seen.reals)
-        parts, step = [], self._at_once()
+        known, mirrored, step = [], [], self._at_once()
         for first in range(0, len(self._known), step):
             batch = self._batch(self._known[first : first + step], "known")
             shown = self._state.family.shown(batch, self._state.clock).float().cpu()
-            parts.append(self._glance(shown))
+            known.append(self._glance(shown))
             if self._flip and shown.dim() == 4:
-                parts.append(self._glance(shown.flip(3)))
-        self._memory = torch.cat(parts)
+                mirrored.append(self._glance(shown.flip(3)))
+        self._memory = torch.cat([*known, *mirrored])
+        if self._classes:
+            self._learn_classes(torch.cat(known))
         rows = None if unseen is None else self._glance(unseen.reals)
         self._usual = (
             signs.nearest(self._memory, count=512)
             if rows is None
             else signs.nearest(rows, self._memory)
         )
+
+    def _learn_classes(self, rows: Tensor) -> None:
+        """Know classes by one half of the known examples, and how well the other half tells them."""
+        labels = torch.as_tensor(self._table["labels"][self._known])
+        self._centroids = signs.Centroids.of(rows[::2], labels[::2], len(self._classes))
+        self._told = self._centroids.right(rows[1::2], labels[1::2])
 
     def _opinions(self, seen: Look, unseen: Look | None) -> dict[str, float]:
         """What the discriminator thinks."""
@@ -162,6 +170,7 @@ class Examiner:
         """What the generator makes."""
         fakes, reals = self._glance(seen.fakes), self._glance(seen.reals)
         found = {
+            "distance": signs.distance(fakes, reals),
             "diversity": signs.diversity(fakes, reals),
             "pixel diversity": signs.diversity(pixels(seen.fakes), pixels(seen.reals)),
             "duplicates": signs.duplicates(fakes, reals),
@@ -180,11 +189,11 @@ class Examiner:
         return found
 
     def _by_class(self, fakes: Tensor, reals: Tensor) -> dict[str, float]:
-        """Diversity of each class that a conditional family learns, where enough were drawn."""
+        """For conditional families: whether classes are kept, and the diversity of those with enough."""
         if not self._classes:
             return {}
         labels = torch.as_tensor(self._table["labels"][self._train[: len(reals)]])
-        found = {}
+        found = {"labels told": self._told, "labels kept": self._centroids.right(fakes, labels)}
         for index, name in enumerate(self._classes):
             rows = (labels == index).nonzero().flatten()
             if len(rows) >= 4:
