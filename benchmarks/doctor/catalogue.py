@@ -48,14 +48,14 @@ class Case:
 POINTS = {"width": 128, "lr": 1e-3}
 # About a minute on one core.
 BUDGET = {
-    "dcgan": 60_000,
+    "dcgan": 80_000,
     "classic": 30_000,
-    "sngan": 25_000,
-    "r3gan": 14_000,
-    "stylegan2": 14_000,
-    "msggan": 12_000,
-    "progan": 16_000,
-    "biggan": 16_000,
+    "sngan": 40_000,
+    "r3gan": 20_000,
+    "stylegan2": 20_000,
+    "msggan": 14_000,
+    "progan": 24_000,
+    "biggan": 24_000,
 }
 
 

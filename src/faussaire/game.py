@@ -433,6 +433,9 @@ class ImageGAN(Family[ConfigT]):
             levelled=self.game.levelled,
         )
 
+    def judged(self, batch: Batch, clock: Clock) -> Tensor:
+        return self.judge(self.reals(batch, clock), self.condition(batch), clock)
+
     # ---- State ----
 
     def extra_state(self) -> dict[str, Tensor]:

@@ -46,6 +46,7 @@ class Staged:
 
     def __init__(self, state: State, look: Any) -> None:
         state.family.examined = look  # type: ignore[method-assign]
+        state.family.judged = lambda batch, clock: look(batch, clock).real_logits  # type: ignore[method-assign]
 
 
 def test_a_generator_that_copies_is_seen_to_copy(table):

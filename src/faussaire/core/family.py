@@ -154,9 +154,16 @@ class Family(Generic[ConfigT]):
         """How the players fare on this batch; None: there is no such game.
 
         Called without gradients, with nets in training mode; buffers and extra state are put back.
-        A family that has it has `shown`, too.
+        A family that has it has `shown` and `judged`, too.
         """
         return None
+
+    def judged(self, batch: Batch, clock: Clock) -> Tensor:
+        """What the discriminator makes of the batch's real examples: logits (N,).
+
+        Called as `examined` is; a family that has the one has the other.
+        """
+        raise NotImplementedError
 
     def extra_state(self) -> dict[str, Tensor]:
         """State outside the nets (an image pool, a controller), equal on every process."""

@@ -6,7 +6,7 @@ them without augmentation, and puts everything back (`State.untouched`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,24 +78,24 @@ class Examiner:
         if len(self._train) < FEWEST:
             return {}
         with alone(), self._state.untouched() as family:
-            seen = self._look(family, self._train, "train")
+            seen = self._look(family)
             if seen is None:
                 return {}
-            unseen = self._look(family, self._unseen, "unseen") if len(self._unseen) > 1 else None
+            unseen = None
+            if len(self._unseen) > 1:
+                batches = self._batches(self._unseen, "unseen")
+                opinions = [family.judged(batch, self._state.clock) for batch in batches]
+                unseen = torch.cat(opinions).float().cpu()
             found = self._opinions(seen, unseen)
             if not seen.fakes.isfinite().all():
                 return found  # of NaN nothing else can be said
-            self._remember(seen, unseen)
+            self._remember(seen)
             return {**found, **self._forgeries(seen)}
 
-    def _look(self, family: Family[Any], rows: np.ndarray, purpose: str) -> Look | None:
-        """What the players make of these rows, on the CPU; None where there is no such game."""
-        looks, step = [], self._at_once()
-        for first in range(0, len(rows), step):
-            some = rows[first : first + step]
-            if first and 2 * len(some) < step:
-                break  # batch norm would see too few
-            batch = self._batch(some, f"{purpose} {first}")
+    def _look(self, family: Family[Any]) -> Look | None:
+        """What the players make of training examples, on the CPU; None where there is no game."""
+        looks = []
+        for batch in self._batches(self._train, "train"):
             look = family.examined(batch, self._state.clock)
             if look is None:
                 return None
@@ -106,6 +106,15 @@ class Examiner:
 
         parts = {name: joined(name) for name in ("reals", "fakes", "real_logits", "fake_logits")}
         return Look(**parts, levelled=looks[0].levelled)
+
+    def _batches(self, rows: np.ndarray, purpose: str) -> Iterator[Batch]:
+        """These rows as batches of the size that training has."""
+        step = self._at_once()
+        for first in range(0, len(rows), step):
+            some = rows[first : first + step]
+            if first and 2 * len(some) < step:
+                return  # batch norm would see too few
+            yield self._batch(some, f"{purpose} {first}")
 
     def _batch(self, rows: np.ndarray, purpose: str) -> Batch:
         count = len(rows)
@@ -119,7 +128,7 @@ class Examiner:
         )
         return Batch(fields, draws, count)
 
-    def _remember(self, seen: Look, unseen: Look | None) -> None:
+    def _remember(self, seen: Look) -> None:
         """Know the training data in the form in which they are shown now: ProGAN's grow and fade."""
         form = seen.reals[:4]
         if self._form is not None and torch.equal(form, self._form):
@@ -127,22 +136,26 @@ class Examiner:
         if self._form is not None and form.shape != self._form.shape:
             self._places = []
         self._form, self._glance = form, Glance.of(seen.reals)
-        known, mirrored, step = [], [], self._at_once()
-        for first in range(0, len(self._known), step):
-            batch = self._batch(self._known[first : first + step], "known")
-            shown = self._state.family.shown(batch, self._state.clock).float().cpu()
+        known, mirrored = [], []
+        for shown in self._shown(self._known, "known"):
             known.append(self._glance(shown))
             if self._flip and shown.dim() == 4:
                 mirrored.append(self._glance(shown.flip(3)))
         self._memory = torch.cat([*known, *mirrored])
         if self._classes:
             self._learn_classes(torch.cat(known))
-        rows = None if unseen is None else self._glance(unseen.reals)
-        self._usual = (
-            signs.nearest(self._memory, count=512)
-            if rows is None
-            else signs.nearest(rows, self._memory)
-        )
+        if len(self._unseen) > 1:
+            unseen = torch.cat([*map(self._glance, self._shown(self._unseen, "unseen"))])
+            self._usual = signs.nearest(unseen, self._memory)
+        else:
+            self._usual = signs.nearest(self._memory, count=512)
+
+    def _shown(self, rows: np.ndarray, purpose: str) -> Iterator[Tensor]:
+        """These rows as the discriminator gets them, on the CPU, a part at a time."""
+        step = self._at_once()
+        for first in range(0, len(rows), step):
+            batch = self._batch(rows[first : first + step], purpose)
+            yield self._state.family.shown(batch, self._state.clock).float().cpu()
 
     def _learn_classes(self, rows: Tensor) -> None:
         """Know classes by one half of the known examples, and how well the other half tells them."""
@@ -150,7 +163,7 @@ class Examiner:
         self._centroids = signs.Centroids.of(rows[::2], labels[::2], len(self._classes))
         self._told = self._centroids.right(rows[1::2], labels[1::2])
 
-    def _opinions(self, seen: Look, unseen: Look | None) -> dict[str, float]:
+    def _opinions(self, seen: Look, unseen: Tensor | None) -> dict[str, float]:
         """What the discriminator thinks."""
         found = {
             "win rate": signs.win_rate(seen.real_logits, seen.fake_logits),
@@ -161,9 +174,9 @@ class Examiner:
             found["right on training"] = _share(seen.real_logits > 0)
             found["right on fakes"] = _share(seen.fake_logits < 0)
         if unseen is not None:
-            found["overfit"] = signs.win_rate(seen.real_logits, unseen.real_logits)
+            found["overfit"] = signs.win_rate(seen.real_logits, unseen)
             if seen.levelled:
-                found["right on unseen"] = _share(unseen.real_logits > 0)
+                found["right on unseen"] = _share(unseen > 0)
         return found
 
     def _forgeries(self, seen: Look) -> dict[str, float]:

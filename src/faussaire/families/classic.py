@@ -178,6 +178,9 @@ class Classic(Family[ClassicConfig]):
             fake_logits=discriminator(fake),
         )
 
+    def judged(self, batch: Batch, clock: Clock) -> Tensor:
+        return self.nets["discriminator"](batch["images"])
+
     def latents(self, draws: Draws) -> Tensor:
         return draws.normal(self.config.latent)
 
