@@ -40,6 +40,7 @@ from faussaire.data.stream import Stream
 from faussaire.doctor import modes
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.mixtures import cover, grid, ring
+from faussaire.doctor.watch import Watch
 from faussaire.evaluation import read_as_they_are
 from faussaire.metrics.classifier import SmallResNet
 
@@ -160,7 +161,7 @@ def play_points(case: Case) -> dict[str, Any]:
         Plan(batch=family.training["batch"], seed=case.seed),
         world=World(),
         audience=Audience([keeper]),
-        examine=Examiner(state, table, rows, held, at_once=lambda: 256, seed=case.seed),
+        doctor=Watch(Examiner(state, table, rows, held, at_once=lambda: 256, seed=case.seed), {}),
     )
     outcome = "complete"
     try:

@@ -24,6 +24,7 @@ from faussaire.core.run import EventFile, Run, environment
 from faussaire.core.signals import Signals
 from faussaire.core.state import State
 from faussaire.doctor.examiner import Examiner
+from faussaire.doctor.watch import Watch
 from faussaire.families import load_family
 from faussaire.nn import fused
 from faussaire.observers import Previews, Reporter
@@ -54,6 +55,7 @@ _HARMLESS = {
     "extractor",
     "weights",
     "doctor",
+    "stop_when",
 }
 
 
@@ -237,7 +239,7 @@ def _train(
             },
             stop_asked=signals.asked,
             evaluate=evaluator,
-            examine=_examiner(state, shop),
+            doctor=_doctor(state, shop, run),
             pace=_pace(state, costs, plan.seconds),
         )
         signals.patient = True
@@ -246,20 +248,24 @@ def _train(
         audience.close()
 
 
-def _examiner(state: State, shop: Workshop) -> Examiner | None:
-    """What looks after the players, on the leading process."""
-    if shop.settings.training.doctor == "off" or not shop.world.leads:
+def _doctor(state: State, shop: Workshop, run: Run) -> Watch | None:
+    """Who looks after the players, on the leading process."""
+    training = shop.settings.training
+    if training.doctor == "off" or not shop.world.leads:
         return None
     conditional = getattr(shop.settings.model, "conditional", False)
-    return Examiner(
+    examiner = Examiner(
         state,
         shop.table,
         *shop.split(),
         at_once=partial(shop.rows_at_once, state),
         flip=shop.settings.data.flip,
         classes=shop.spec.classes if conditional else (),
-        seed=shop.settings.training.seed,
+        seed=training.seed,
     )
+    past = read_events(run.events).looks
+    past = [look for look in past if look.examples <= state.clock.examples]
+    return Watch(examiner, shop.settings.flat(), training.stop_when, past)
 
 
 def _evaluator(

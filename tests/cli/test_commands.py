@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 import faussaire as package
-from cli.commands import TINY, environment, faussaire, make_pictures, weights
+from cli.commands import TINY, environment, faussaire, make_pictures, start, weights
 from faussaire.cli import COMMANDS, main
 
 SOURCE = Path(package.__file__).parent
@@ -154,6 +155,48 @@ def test_reading_commands_have_json(run, photos):
         assert said.strip(), words
     said, _ = faussaire("info", run)
     assert "640" in said
+
+
+def test_the_doctor_explains_a_run_and_its_exit_code_tells_a_script(run, tmp_path):
+    process = start("doctor", run, "--json")
+    found = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == (3 if found["ill"] else 0)
+    assert found["looks"] >= 1
+    assert {"distance", "win rate", "labels told"} <= found["signs"].keys()
+
+    # The same run, but for what the looks saw: a generator that makes one picture.
+    ill = tmp_path / "ill"
+    shutil.copytree(run, ill)
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    look = next(line for line in lines if line["event"] == "examined")
+    others = [line for line in lines if line["event"] not in ("examined", "diagnosed")]
+    looks = [
+        {
+            **look,
+            "examples": 32 * step,
+            "progress": step / 20,
+            "signs": {**look["signs"], "diversity": 0.02, "duplicates": 1.0, "distance": 1.0},
+        }
+        for step in range(1, 20)
+    ]
+    events = [others[0], *looks, *others[1:]]
+    (ill / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    said, _ = faussaire("doctor", ill, expect=3)
+    assert "collapse" in said
+    assert "diversity 0.02, below" in said
+    assert "--loss relativistic" in said  # what to type
+    said, _ = faussaire("doctor", ill, "--json", expect=3)
+    verdict = json.loads(said)["verdicts"][0]
+    assert verdict["name"] == "collapse"
+    assert verdict["advice"]
+    faussaire("report", ill)
+    page = (ill / "report.html").read_text()
+    assert "The doctor's verdict" in page
+    assert "the generator makes the same few things" in page
+
+    (ill / "events.jsonl").write_text(json.dumps(others[0]) + "\n")
+    said, _ = faussaire("doctor", ill)
+    assert "has not looked" in said
 
 
 def test_training_again_from_its_config_gives_the_same_weights(run, photos, tmp_path):

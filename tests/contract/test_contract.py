@@ -21,6 +21,7 @@ from faussaire.core.phase import stage_at
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.doctor.examiner import Examiner
+from faussaire.doctor.watch import Watch
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 every_family = pytest.mark.parametrize("case", FAMILIES, ids=str)
@@ -130,6 +131,7 @@ def test_observers_previews_and_saving_change_nothing(case, tmp_path):
 @every_family
 def test_the_doctor_changes_nothing_and_finds_numbers(case, monkeypatch):
     monkeypatch.setattr(Loop, "EXAMINING", 1e9)  # at every round
+    monkeypatch.setattr(Loop, "AT_FIRST", 1e9)
     monkeypatch.setattr(Loop, "_interval", 0.0)
     plain = build(case)
     train(case, plain, 600)
@@ -138,7 +140,7 @@ def test_the_doctor_changes_nothing_and_finds_numbers(case, monkeypatch):
     rows = np.arange(96)
     examiner = Examiner(examined, pictures(SMALL), rows[:80], rows[80:], classes=SMALL.classes)
     ears = Ears()
-    train(case, examined, 600, examine=examiner, audience=Audience([ears]))
+    train(case, examined, 600, doctor=Watch(examiner, {}), audience=Audience([ears]))
     assert not differing(content(plain), content(examined))
     looks = [event for event in ears.heard if isinstance(event, Examined)]
     assert len(looks) == examined.clock.rounds

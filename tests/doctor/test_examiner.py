@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,18 @@ import torch
 
 from faussaire.core import events
 from faussaire.core.batch import Batch
+from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.clock import Clock
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
+from faussaire.core.errors import Interrupted
 from faussaire.core.events import Audience
 from faussaire.core.family import Family, Look, Pictures
 from faussaire.core.loop import Loop, Plan
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.doctor.examiner import Examiner
+from faussaire.doctor.watch import Watch
 from faussaire.families import load_family
 
 ROWS = np.arange(200)
@@ -190,11 +194,74 @@ def test_a_doctor_that_fails_ends_alone(table):
         Plan(batch=100),
         world=World(),
         audience=Audience([Ears()]),
-        examine=fail,
+        doctor=Watch(fail, {}),
     ).run()
     assert state.clock.examples == 1000
     notes = [event.message for event in heard if isinstance(event, events.Noted)]
     assert notes == ["The doctor had to give up: RuntimeError('no stethoscope')."]
+
+
+@pytest.mark.parametrize(("order", "code"), [("stop", 3), ("finish", None)])
+def test_a_doctor_may_end_a_run_where_that_was_asked_for(table, tmp_path, order, code):
+    class Stern:
+        order = "go on"
+
+        def examine(self):
+            return {"diversity": 0.0}
+
+        def diagnose(self, look):
+            self.order = order
+
+    state = state_of(width=8)
+    loop = Loop(
+        state,
+        Stream([table], seed=0),
+        Plan(batch=100),
+        checkpoints=Checkpoints(tmp_path),
+        doctor=Stern(),  # type: ignore[arg-type]
+    )
+    if code is None:
+        loop.run()
+    else:
+        with pytest.raises(Interrupted, match="doctor") as caught:
+            loop.run()
+        assert caught.value.code == code
+    assert state.clock.examples == 100
+    assert Checkpoints(tmp_path).all()[-1].name.endswith("100")  # nothing is lost
+
+
+def test_looks_take_their_share_of_the_time_and_more_of_it_early(table, monkeypatch):
+    """On a clock of our own: rounds take a second, looks take two."""
+    now = 0.0
+    monkeypatch.setattr("faussaire.core.loop.time.monotonic", lambda: now)
+    state = state_of(width=8)
+    looks = []
+
+    class Slow:
+        order = "go on"
+
+        def examine(self):
+            nonlocal now
+            now += 2.0
+            return {"diversity": 1.0}
+
+        def diagnose(self, look):
+            looks.append(look.progress)
+
+    loop = Loop(state, Stream([table], seed=0), Plan(batch=1), doctor=Slow())  # type: ignore[arg-type]
+
+    def play():
+        nonlocal now
+        now += 1.0
+        state.clock = dataclasses.replace(state.clock, examples=state.clock.examples + 1)
+
+    monkeypatch.setattr(loop.rounds, "play", play)
+    loop.run()
+    assert state.clock.examples == 1000
+    taken = 2.0 * len(looks)
+    assert 0.015 * now < taken < 0.025 * now
+    early = sum(progress <= 0.3 for progress in looks)
+    assert early >= 0.45 * len(looks)
 
 
 def test_a_family_without_the_game_is_no_patient():

@@ -20,6 +20,7 @@ COMMANDS = {
     "sample": "Make pictures with a trained run",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
+    "doctor": "Does a run learn, what is wrong, and what to do",
     "film": "A film through the latent space, or of the training",
     "bench": "Which games find all modes of known mixtures: faussaire bench modes",
     "runs": "List runs",
@@ -32,7 +33,10 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for a user's mistake, 130/143 for a signal."""
+    """Run one command and return its exit code.
+
+    0, 2 for a user's mistake, 3 for what the doctor found, 130/143 for a signal.
+    """
     code = _answer(list(sys.argv[1:] if arguments is None else arguments))
     if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):
         # Everything is closed and flushed. Once in some dozens of ends, a thread of gloo's outlived

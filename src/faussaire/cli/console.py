@@ -19,6 +19,7 @@ from rich.progress import (
 
 from faussaire.core.errors import UserError
 from faussaire.core.events import (
+    Diagnosed,
     Event,
     Finished,
     Measured,
@@ -158,9 +159,20 @@ def _sentence(event: Event) -> str | None:
         values = ", ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
         best = ", the best so far" if event.best else ""
         return f"measured {values}{best} (in {format_duration(event.seconds)})"
+    if isinstance(event, Diagnosed):
+        return _verdict(event)
     if isinstance(event, Saved):
         return f"saved checkpoint {int(event.path):,} in {format_duration(event.seconds)}"
     return None
+
+
+def _verdict(event: Diagnosed) -> str:
+    """`doctor: collapse, since 12k examples (diversity .1, below .3). --lr 5e-5 ...`."""
+    if not event.ill:
+        return f"doctor: {event.verdict}: {event.meaning}"
+    found = f" ({'; '.join(event.evidence)})" if event.evidence else ""
+    first = f" Try: {event.advice[0]}" if event.advice else ""
+    return f"doctor: {event.verdict}: {event.meaning}{found}.{first}"
 
 
 def console() -> BarConsole | LineConsole:

@@ -162,7 +162,10 @@ class TrainingConfig:
         extractor: network that sees for the metrics; `auto`: the first of inception-2015,
             squeezenet1.1 and pixels that can be had.
         weights: a file or folder with weights of extractors (also: FAUSSAIRE_WEIGHTS).
-        doctor: examine the players while they train. It changes nothing, and takes 2 % of the time.
+        doctor: examine the players while they train, and say what is wrong. It changes nothing, and
+            takes 2 % of the time.
+        stop_when: end the run early, if the doctor is certain: `collapsed` when the samples have
+            collapsed or numbers diverge (exit code 3), `finished` when more training changes nothing.
     """
 
     examples: Count | None = None
@@ -183,6 +186,7 @@ class TrainingConfig:
     extractor: str = "auto"
     weights: Path | None = None
     doctor: Literal["on", "off"] = "on"
+    stop_when: Literal["never", "collapsed", "finished"] = "never"
 
     def __post_init__(self) -> None:
         check_range(self, batch=(1, 1_000_000), keep=(1, None), seed=(0, None))

@@ -124,6 +124,31 @@ class Examined(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diagnosed(Event):
+    """The doctor's verdict changed.
+
+    Attributes:
+        verdict: such as `healthy` or `collapse of class 7`.
+        name: the verdict without its subject.
+        ill: whether something is wrong.
+        meaning: the verdict in a sentence's words.
+        since: examples seen when it began.
+        confidence: in [0, 1].
+        evidence: the signs that led to it.
+        advice: what to do, as sentences.
+    """
+
+    verdict: str
+    name: str
+    ill: bool
+    meaning: str
+    since: int
+    confidence: float
+    evidence: Sequence[str]
+    advice: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Noted(Event):
     """Something the user should know."""
 

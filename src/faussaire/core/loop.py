@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from faussaire.core.events import Audience
 from faussaire.core.forecast import Pace
 from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.core.state import State
+
+Order = Literal["go on", "stop", "finish"]
+"""What a doctor asks for: to stop, as a signal would, or to come to the run's end at once."""
 
 
 class Stream(Protocol):
@@ -62,6 +65,23 @@ class Plan:
     save_every: float = 120.0
     evaluate_every: int = 0
     explosion: float = 1e5
+
+
+class Doctor(Protocol):
+    """Looks at the players, on the leading process, and changes nothing."""
+
+    def examine(self) -> Mapping[str, float]:
+        """Vital signs by name; empty where there is nothing to be found, now or later."""
+        ...
+
+    def diagnose(self, look: events.Examined) -> events.Diagnosed | None:
+        """What is to be said of a look and those before it, where that is news."""
+        ...
+
+    @property
+    def order(self) -> Order:
+        """Whether the run is to end here."""
+        ...
 
 
 class Rounds:
@@ -272,12 +292,11 @@ class Loop:
         evaluate: measures the state that was just saved, on the leading process; what it returns
             are the facts of a `Measured` event, or None where it was given up.
         pace: plans a run with a budget of time anew where its speed changes, on the leading process.
-        examine: the doctor's look at the state, on the leading process: vital signs by name. It must
-            change nothing; where it fails, training goes on without.
+        doctor: looks at the state, on the leading process; where it fails, training goes on without.
     """
 
     EXAMINING = 0.02
-    """Share of a run's time that may go into `examine`."""
+    """Share of a run's time that the doctor may take."""
     AT_FIRST = 0.06
     """The share while the run is young: what goes wrong mostly goes wrong early."""
 
@@ -294,7 +313,7 @@ class Loop:
         stop_asked: Callable[[], str] = lambda: "",
         evaluate: Callable[[], Mapping[str, Any] | None] | None = None,
         pace: Pace | None = None,
-        examine: Callable[[], Mapping[str, float]] | None = None,
+        doctor: Doctor | None = None,
     ) -> None:
         self.state, self.plan = state, plan
         self.world = world or World()
@@ -304,7 +323,7 @@ class Loop:
         self.stop_asked = stop_asked
         self.evaluate = evaluate
         self.pace = pace
-        self.examine = examine
+        self.doctor = doctor
         self.rounds = Rounds(state, stream, plan, self.world)
         self._usual: float | None = None
         self._saved_at = state.clock.examples  # a state that was just loaded is on disk already
@@ -334,8 +353,12 @@ class Loop:
             self._elapse()
             if look:
                 self._look()
-            stop, tick, save = self.world.any(
-                bool(self.stop_asked()), self._tick_due(), self._save_due()
+            order = self.doctor.order if self.doctor is not None else "go on"
+            stop, tick, save, finish = self.world.any(
+                bool(self.stop_asked()) or order == "stop",
+                self._tick_due(),
+                self._save_due(),
+                order == "finish",
             )
             preview = self._due(self.plan.preview_every, before)
             evaluate = self._due(self.plan.evaluate_every, before)
@@ -352,6 +375,8 @@ class Loop:
             if stop:
                 self._save()
                 self._stop()
+            if finish:
+                break
         self._tick()
         self._sound()
         self._save()
@@ -362,10 +387,16 @@ class Loop:
 
     def _stop(self) -> None:
         """End before the end."""
+        seen = f"{self.state.clock.examples:,} examples"
+        if not self.stop_asked() and self.doctor is not None and self.doctor.order == "stop":
+            raise Interrupted(
+                f"Stopped by the doctor's verdict after {seen}; everything is saved.",
+                f"`faussaire doctor {self._name}` explains it and names settings to try.",
+                code=3,
+            )
         reason = self.stop_asked()
         raise Interrupted(
-            f"Stopped by {reason or 'another process'} after "
-            f"{self.state.clock.examples:,} examples; everything is saved.",
+            f"Stopped by {reason or 'another process'} after {seen}; everything is saved.",
             f"Continue with `faussaire resume {self._name}`.",
             code={"Ctrl-C": 130, "SIGTERM": 143}.get(reason, 2),
         )
@@ -379,10 +410,11 @@ class Loop:
         self.state.elapsed = time.monotonic() - self._began
 
     def _tell(self, event: type[events.Event], **facts: Any) -> None:
+        self._inform(event(examples=self.state.clock.examples, elapsed=self.state.elapsed, **facts))
+
+    def _inform(self, event: events.Event) -> None:
         began = time.monotonic()
-        self.audience.tell(
-            event(examples=self.state.clock.examples, elapsed=self.state.elapsed, **facts)
-        )
+        self.audience.tell(event)
         self._aside += time.monotonic() - began
 
     def _allowance(self) -> float:
@@ -391,35 +423,39 @@ class Loop:
         return self.EXAMINING * self.state.elapsed / math.sqrt(progress) if progress else 0.0
 
     def _look_due(self) -> bool:
-        if self.examine is None or time.monotonic() < self._next_look:
+        if self.doctor is None or time.monotonic() < self._next_look:
             return False
         return self._looked <= self._allowance()
 
     def _look(self) -> None:
         """Have the doctor look at the players."""
-        assert self.examine is not None
+        assert self.doctor is not None
         assert self.rounds.pulse is not None
         began = time.monotonic()
         try:
-            signs = self.examine()
-            signs = {**signs, **self.rounds.pulse.signs()} if signs else {}
+            signs = self.doctor.examine()
+            if not signs:
+                self.doctor = None  # nothing to be found, now or later
+                return
+            taken = time.monotonic() - began
+            look = events.Examined(
+                examples=self.state.clock.examples,
+                elapsed=self.state.elapsed,
+                stage=stage_at(self.state.stages, self.state.clock.examples).name,
+                progress=self._outlook()[0],
+                signs={**signs, **self.rounds.pulse.signs()},
+                seconds=round(taken, 3),
+            )
+            news = self.doctor.diagnose(look)
         except Exception as error:  # noqa: BLE001 whatever its mistake is, training must go on
-            self.examine = None
+            self.doctor = None
             self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
             return
-        if not signs:
-            self.examine = None  # nothing to be found, now or later
-            return
-        taken = time.monotonic() - began
         self._looked += taken
         self._next_look = time.monotonic() + max(taken / self.AT_FIRST, self._interval)
-        self._tell(
-            events.Examined,
-            stage=stage_at(self.state.stages, self.state.clock.examples).name,
-            progress=self._outlook()[0],
-            signs=signs,
-            seconds=round(taken, 3),
-        )
+        for event in (look, news):
+            if event is not None:
+                self._inform(event)
 
     def _announce_stage(self) -> None:
         stage = stage_at(self.state.stages, self.state.clock.examples).name

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from faussaire.doctor.chart import Chart, Entry
+
 # Ticks come every half minute at most and checkpoints take seconds, so this long a silence means
 # that the process is gone.
 _SILENCE = 600.0
@@ -65,6 +67,7 @@ class History:
         family, total, device, parameters: as training last announced them.
         losses, signs, rates: series by name.
         vitals: the doctor's vital signs by name.
+        looks: the same by look, in order.
         per_second: examples per second.
         stages: each stage once, in order.
         notes: all notes, those of dropped stretches too.
@@ -86,6 +89,7 @@ class History:
     signs: Mapping[str, Series] = field(default_factory=dict)
     rates: Mapping[str, Series] = field(default_factory=dict)
     vitals: Mapping[str, Series] = field(default_factory=dict)
+    looks: tuple[Entry, ...] = ()
     per_second: Series | None = None
     stages: tuple[StageStart, ...] = ()
     notes: tuple[Note, ...] = ()
@@ -135,7 +139,7 @@ def read_events(path: Path) -> History:
         written = path.stat().st_mtime
     except FileNotFoundError:
         return History()
-    ticks, looks = _Ticks(), _Ticks()
+    ticks, vitals, chart = _Ticks(), _Ticks(), Chart()
     stages: list[StageStart] = []
     notes: list[Note] = []
     resumed: list[int] = []
@@ -150,11 +154,16 @@ def read_events(path: Path) -> History:
         if kind == "tick":
             ticks.add(record, at, when)
         elif kind == "examined":
-            looks.add(record, at, when)
+            vitals.add(record, at, when)
+            signs = record.get("signs")
+            if isinstance(signs, dict):
+                numbers = {k: float(v) for k, v in signs.items() if isinstance(v, float | int)}
+                chart.add(Entry(examples=at, progress=_number(record, "progress"), signs=numbers))
         elif kind == "started":
             started, finished = record, {}
             ticks.cut(at)
-            looks.cut(at)
+            vitals.cut(at)
+            chart.cut(at)
             while stages and stages[-1].examples > at:
                 stages.pop()
             if at > 0:
@@ -179,7 +188,8 @@ def read_events(path: Path) -> History:
         losses=ticks.series("losses"),
         signs=ticks.series("signs"),
         rates=ticks.series("rates"),
-        vitals=looks.series("signs"),
+        vitals=vitals.series("signs"),
+        looks=tuple(chart.entries),
         per_second=ticks.series("").get("examples per second"),
         stages=tuple(stages),
         notes=tuple(notes),

@@ -27,7 +27,7 @@ from faussaire.report.curves import line_chart
 from faussaire.report.figures import Curve, figure_curves, figure_rows
 from faussaire.report.files import whole
 from faussaire.report.history import History, Series, read_events
-from faussaire.report.vitals import vital_charts
+from faussaire.report.vitals import told_verdicts, vital_charts
 
 _FRAMES = 12
 # Bytes and pixels a side, at most; base64 adds a third. Together they keep a page below
@@ -111,6 +111,7 @@ def render(run: Path, now: float | None = None) -> str:
         reals=_embed(run / "samples" / "reals.png", _REALS, problems),
         shows_pictures=_is_pictures(run, data),
         curves=_curves(history),
+        verdicts=told_verdicts(history, config),
         vitals=vital_charts(history.vitals, _marks(history)),
         measured=figure_rows(measured),
         measured_curves=figure_curves(measured, _marks(history)),

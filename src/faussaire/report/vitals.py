@@ -1,12 +1,16 @@
-"""The doctor's vital signs as charts, each with a sentence for who has never seen one."""
+"""The doctor's verdicts in words, and vital signs as charts, each with a sentence for beginners."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from faussaire.core.quantity import format_count
+from faussaire.doctor.remedies import advice
+from faussaire.doctor.verdicts import MEANINGS, diagnose_run
 from faussaire.report.curves import line_chart
 from faussaire.report.figures import Curve
-from faussaire.report.history import Series
+from faussaire.report.history import History, Series
 
 _CHARTS: tuple[tuple[str, tuple[str, ...], str, dict[str, object]], ...] = (
     (
@@ -16,6 +20,13 @@ _CHARTS: tuple[tuple[str, tuple[str, ...], str, dict[str, object]], ...] = (
         "discriminator that cannot tell, 1 one that always can. Overfit: the same for examples that it "
         "is trained on against real ones that it has never seen; away from .5 it learns by heart.",
         {"limits": (0.0, 1.0), "reference": (0.5, "cannot tell")},
+    ),
+    (
+        "Distance to the data",
+        ("distance",),
+        "How far forgeries as a whole are from the real examples, by looks: 0 is alike, 1 as far as one "
+        "single picture is from all. It falls while training helps.",
+        {"limits": (None, None), "reference": (0.0, "alike")},
     ),
     (
         "Variety",
@@ -55,6 +66,13 @@ def vital_charts(vitals: Mapping[str, Series], marks: Sequence[tuple[float, str]
 
     for title, names, reading, how in _CHARTS:
         add(names, title, reading, **how)
+    add(
+        ("labels told", "labels kept"),
+        "Labels",
+        "How well the class of a real example (told) and of a forgery (kept) can be told by its looks; "
+        "0 is by chance. Kept far below told: the forger ignores the class that it is asked for.",
+        limits=(None, 1.0),
+    )
     classes = sorted(name for name in vitals if name.startswith("diversity of "))
     for first in range(0, min(len(classes), 20), 5):
         add(
@@ -71,4 +89,26 @@ def vital_charts(vitals: Mapping[str, Series], marks: Sequence[tuple[float, str]
         "usual; a hundredth is a rate too high for long runs; a sudden rise comes before divergence.",
         limits=(0.0, None),
     )
+    return found
+
+
+def told_verdicts(history: History, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The verdicts on a run with what belongs to each; none where nobody looked."""
+    if not history.looks:
+        return []
+    found = []
+    for verdict in diagnose_run(history.looks, history.outcome):
+        since = f"Since {format_count(verdict.since)} examples" if verdict.since else ""
+        if since and verdict.ill:
+            since += f", confidence {verdict.confidence:.0%}"
+        found.append(
+            {
+                "ill": verdict.ill,
+                "title": verdict.title,
+                "meaning": MEANINGS[verdict.name],
+                "since": since,
+                "evidence": [str(one) for one in verdict.evidence] if verdict.ill else [],
+                "advice": advice(verdict, settings),
+            }
+        )
     return found

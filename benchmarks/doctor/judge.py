@@ -1,0 +1,144 @@
+"""The doctor's verdicts on the recorded runs, beside the truth.
+
+    python benchmarks/doctor/judge.py RECORDS [--half tune|report|all] [--each]
+
+RECORDS is the folder `cases` of `run.py`, or `records.jsonl.gz`, which `--pack FILE` makes of it: what the
+doctor saw of each run, and the facts.
+
+Half of the runs chose the thresholds (`doctor.verdicts.Limits`); the other half says what they are worth.
+Which run is in which half depends on its place in the catalogue among those of its design.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+from catalogue import cases
+from truth import illness, usual_fids
+
+from faussaire.doctor.chart import Entry
+from faussaire.doctor.verdicts import Diagnostician
+
+EARLY = 0.3
+"""Share of the budget within which an illness is to be named."""
+
+Record = dict[str, Any]
+
+
+def load(path: Path) -> list[Record]:
+    if path.is_file():
+        with gzip.open(path, "rt") as file:
+            records = [json.loads(line) for line in file]
+    else:
+        records = [json.loads(one.read_text()) for one in path.glob("*.json")]
+        records = [slim(record) for record in records]
+    order = {case.name: place for place, case in enumerate(cases())}
+    return sorted((r for r in records if r["name"] in order), key=lambda r: order[r["name"]])
+
+
+def slim(record: Record) -> Record:
+    """A record with its looks alone, in four digits."""
+    looks = [event for event in record.pop("events") if event["event"] == "examined"]
+    record["looks"] = [
+        {
+            "examples": look["examples"],
+            "progress": round(look["progress"], 4),
+            "signs": {name: float(f"{value:.4g}") for name, value in look["signs"].items()},
+        }
+        for look in looks
+    ]
+    return record
+
+
+def halves(records: list[Record]) -> dict[str, str]:
+    """`tune` or `report` for each name."""
+    seen: Counter[str] = Counter()
+    found = {}
+    for record in records:
+        kind = f"{record['design']} {record['family'] is None}"
+        found[record["name"]] = ("tune", "report")[seen[kind] % 2]
+        seen[kind] += 1
+    return found
+
+
+def verdicts(record: Record) -> list[tuple[float, str, bool]]:
+    """(progress, verdict, ill) after each look."""
+    doctor = Diagnostician()
+    found = []
+    for look in record["looks"]:
+        verdict = doctor.see(Entry(**look))
+        found.append((look["progress"], verdict.title, verdict.ill))
+    return found
+
+
+def first_ill(course: list[tuple[float, str, bool]], until: float) -> tuple[float, str] | None:
+    """When and what was first said to be wrong, up to a share of the budget."""
+    return next(((at, what) for at, what, ill in course if ill and at <= until), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--half", choices=["tune", "report", "all"], default="all")
+    parser.add_argument("--each", action="store_true", help="a line for each run")
+    parser.add_argument("--pack", type=Path)
+    options = parser.parse_args()
+    records = load(options.records)
+    if options.pack:
+        with gzip.open(options.pack, "wt") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+    usual, half = usual_fids(records), halves(records)
+    table: dict[str, list[int]] = {}
+    named: Counter[str] = Counter()
+    when: list[float] = []
+    for record in records:
+        if options.half not in ("all", half[record["name"]]):
+            continue
+        truth = illness(record, usual)
+        course = verdicts(record)
+        early, ever = first_ill(course, EARLY), first_ill(course, 1.0)
+        last = course[-1][1] if course else "no looks"
+        kind = record["design"] if truth else "healthy"
+        if record["design"] == "healthy" and truth:
+            kind = "meant to be healthy, was ill"
+        elif record["design"] != "healthy" and not truth:
+            kind = "meant to be ill, was healthy"
+        row = table.setdefault(kind, [0, 0, 0])
+        row[0] += 1
+        row[1] += early is not None
+        row[2] += ever is not None
+        if truth and early:
+            when.append(early[0])
+            named[f"{kind}: {early[1]}"] += 1
+        if options.each:
+            right = "  " if (early is not None) == bool(truth) else "!!"
+            said = f"{early[1]} at {early[0]:.0%}" if early else "-"
+            later = f"{ever[1]} at {ever[0]:.0%}" if ever and not early else ""
+            print(
+                f"{right} {record['name'][:78]:78} | {truth or 'well':45} | {said} {later} | {last}"
+            )
+    ill = {kind: row for kind, row in table.items() if "healthy" not in kind or "was ill" in kind}
+    well = {kind: row for kind, row in table.items() if kind not in ill}
+    print(f"\nhalf: {options.half}")
+    print("| what was wrong | runs | named in the first 30 % | named at all |\n|---|---|---|---|")
+    for kind, (count, early, ever) in sorted(ill.items()) + sorted(well.items()):
+        print(f"| {kind} | {count} | {early} | {ever} |")
+    for title, rows in (("ill", ill), ("well", well)):
+        count, early, ever = (sum(column) for column in zip(*rows.values(), strict=True))
+        print(
+            f"| **all {title}** | {count} | {early} ({early / count:.0%}) | {ever} ({ever / count:.0%}) |"
+        )
+    print("\nnames given:", ", ".join(f"{name} ({count})" for name, count in sorted(named.items())))
+    if when:
+        print(f"median progress at the first verdict: {sorted(when)[len(when) // 2]:.0%}")
+
+
+if __name__ == "__main__":
+    main()

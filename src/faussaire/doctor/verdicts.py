@@ -1,0 +1,417 @@
+"""Verdicts: what a run suffers from, if anything, from its vital signs alone.
+
+Pure functions of a chart. Each rule reads like what it looks for; its numbers stand in `Limits`, were
+chosen on one half of the runs of `benchmarks/doctor` and are reported on the other (docs/doctor.md).
+
+A rule must hold at `Limits.looks` looks in a row before it becomes a verdict: one look is 128 samples
+of a generator in motion.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from faussaire.doctor.chart import Chart, Entry
+
+Name = Literal[
+    "warming up",
+    "healthy",
+    "finished",
+    "stalled",
+    "collapse",
+    "partial collapse",
+    "discriminator too strong",
+    "discriminator too weak",
+    "oscillating",
+    "diverging",
+    "memorising",
+    "labels ignored",
+    "labels unfit",
+]
+
+ILL: tuple[Name, ...] = (
+    "diverging",
+    "collapse",
+    "discriminator too weak",
+    "discriminator too strong",
+    "memorising",
+    "partial collapse",
+    "labels unfit",
+    "labels ignored",
+    "oscillating",
+    "stalled",
+)
+"""What is wrong, the gravest first: where several hold, the first is named."""
+
+MEANINGS: dict[Name, str] = {
+    "warming up": "it is too early to tell",
+    "healthy": "it learns",
+    "finished": "it has learnt what it will: more training will change little",
+    "stalled": "it has stopped learning far from the data: more training will not help",
+    "collapse": "the generator makes the same few things over and over",
+    "partial collapse": "the generator leaves out part of the data",
+    "discriminator too strong": "the discriminator wins so clearly that it teaches nothing",
+    "discriminator too weak": "the discriminator misses what is plain to see: it teaches nothing",
+    "oscillating": "the generator runs in circles instead of getting closer",
+    "diverging": "numbers grow without end; it will break down",
+    "memorising": "it learns the training pictures by heart",
+    "labels ignored": "what is made does not depend on the class that is asked for",
+    "labels unfit": "the labels do not fit the pictures",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """A sign that led to a verdict.
+
+    Attributes:
+        sign: its name; see docs/doctor.md.
+        value: as it is now.
+        limit: beyond which it counts.
+    """
+
+    sign: str
+    value: float
+    limit: float
+
+    def __str__(self) -> str:
+        side = "below" if self.value < self.limit else "above"
+        return f"{self.sign} {self.value:.3g}, {side} {self.limit:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a run suffers from, or does not.
+
+    Attributes:
+        name: see `MEANINGS`.
+        subject: the class that collapsed, where it is one; else empty.
+        since: examples seen when it began.
+        confidence: in [0, 1], 1 - 2^-n after n looks in a row that say so.
+        evidence: the signs that led to it.
+    """
+
+    name: Name
+    subject: str = ""
+    since: int = 0
+    confidence: float = 0.0
+    evidence: tuple[Evidence, ...] = ()
+
+    @property
+    def ill(self) -> bool:
+        """Whether something is wrong."""
+        return self.name in ILL
+
+    @property
+    def title(self) -> str:
+        """`collapse of class 7`, or the name."""
+        return f"{self.name} of class {self.subject}" if self.subject else self.name
+
+    def record(self) -> dict[str, Any]:
+        """As a JSON-ready mapping."""
+        return {**asdict(self), "ill": self.ill, "meaning": MEANINGS[self.name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Where signs begin to count. Tuned on one half of `benchmarks/doctor`, reported on the other.
+
+    Attributes:
+        looks: in a row (but one) that must say the same before it is said aloud.
+        early: progress before which a generator may still look like anything.
+        far: distance to the data above which samples are plainly not like them.
+        lost: distance at which samples are further from the data than these are wide.
+        blown: largest logit, over what it was, that comes before NaN.
+        alike: diversity below which samples are all one thing.
+        poor: diversity (and rank) below which part of the data is missing.
+        twins: share of duplicates that makes a generator a stamp.
+        certain: win rate of a discriminator that is never wrong.
+        clear: margin of the same.
+        blind: win rate of one that sees nothing.
+        still: a distance that has fallen to no less than this share of what it was has not fallen.
+        swing: spread of the distance over its median, of a generator that runs in circles.
+        copied: copying below which samples are copies.
+        learnt: rise of the overfit sign that shows learning by heart.
+        told: how well reals must tell their labels for labels to be judged at all.
+        kept: share of it that samples must reach.
+    """
+
+    looks: int = 2
+    early: float = 0.1
+    far: float = 0.15
+    lost: float = 3.0
+    blown: float = 100.0
+    alike: float = 0.3
+    poor: float = 0.6
+    twins: float = 0.3
+    certain: float = 0.98
+    clear: float = 3.0
+    blind: float = 0.6
+    still: float = 0.8
+    swing: float = 1.0
+    copied: float = 0.5
+    learnt: float = 0.25
+    told: float = 0.1
+    kept: float = 0.3
+
+
+Key = tuple[Name, str]
+Found = Iterator[tuple[Key, tuple[Evidence, ...]]]
+
+
+# ---- The rules: what holds at the latest look ----
+
+
+def findings(chart: Chart, limits: Limits) -> Found:
+    """Everything that holds at the latest look of a chart, with its evidence."""
+    if not len(chart):
+        return
+    yield from _diverging(chart, limits)
+    if chart.progress < limits.early or len(chart) < 3:
+        return
+    for rule in _RULES:
+        yield from rule(chart, limits)
+
+
+def _say(name: Name, *evidence: Evidence, subject: str = "") -> tuple[Key, tuple[Evidence, ...]]:
+    return (name, subject), evidence
+
+
+def _sign(name: str, value: float, limit: float) -> Evidence:
+    return Evidence(sign=name, value=value, limit=limit)
+
+
+def _diverging(chart: Chart, limits: Limits) -> Found:
+    """Logits a hundred times what they were, or samples outside the data by far."""
+    logits = chart.column("largest logit")
+    if len(logits) >= 4:
+        before = max(1.0, float(np.median(logits[: len(logits) // 2])))
+        now = chart.usual("largest logit")
+        if now > limits.blown * before:
+            yield _say("diverging", _sign("largest logit", now, limits.blown * before))
+            return
+    distance = chart.usual("distance")
+    if len(chart) >= 3 and distance > limits.lost:
+        yield _say("diverging", _sign("distance", distance, limits.lost))
+
+
+def _collapse(chart: Chart, limits: Limits) -> Found:
+    """Samples are all alike, all at once or within a class."""
+    diversity, twins = chart.usual("diversity"), chart.usual("duplicates")
+    if diversity < limits.alike:
+        yield _say("collapse", _sign("diversity", diversity, limits.alike))
+    elif twins > limits.twins:
+        yield _say("collapse", _sign("duplicates", twins, limits.twins))
+    else:
+        for name in chart.entries[-1].signs:
+            of = name.removeprefix("diversity of ")
+            if of != name and (within := chart.usual(name)) < limits.alike:
+                yield _say("collapse", _sign(name, within, limits.alike), subject=of)
+
+
+def _partial(chart: Chart, limits: Limits) -> Found:
+    """Samples differ, but less than the data do."""
+    for sign in ("diversity", "rank"):
+        value = chart.usual(sign)
+        if value < limits.poor and not _rising(chart, sign):
+            yield _say("partial collapse", _sign(sign, value, limits.poor))
+            return
+
+
+def _too_weak(chart: Chart, limits: Limits) -> Found:
+    """What the doctor sees at a glance the discriminator does not."""
+    wins, distance = chart.usual("win rate"), chart.usual("distance")
+    if wins < limits.blind and distance > limits.far:
+        yield _say(
+            "discriminator too weak",
+            _sign("win rate", wins, limits.blind),
+            _sign("distance", distance, limits.far),
+        )
+
+
+def _too_strong(chart: Chart, limits: Limits) -> Found:
+    """It is never wrong, by far, and samples do not get closer."""
+    wins, margin = chart.usual("win rate"), chart.usual("margin")
+    distance = chart.usual("distance")
+    if wins < limits.certain or margin < limits.clear or distance < limits.far:
+        return
+    if _still(chart, limits):
+        yield _say(
+            "discriminator too strong",
+            _sign("win rate", wins, limits.certain),
+            _sign("margin", margin, limits.clear),
+            _sign("distance", distance, limits.far),
+        )
+
+
+def _oscillating(chart: Chart, limits: Limits) -> Found:
+    """The distance swings, and its level does not fall."""
+    distance = chart.column("distance", 8)
+    distance = distance[~np.isnan(distance)]
+    if len(distance) < 5:
+        return
+    level = float(np.median(distance))
+    low, high = np.quantile(distance, [0.1, 0.9])
+    swing = float(high - low) / max(level, 1e-6)
+    if level > limits.far and swing > limits.swing and _still(chart, limits):
+        yield _say(
+            "oscillating",
+            _sign("swing of the distance", swing, limits.swing),
+            _sign("distance", level, limits.far),
+        )
+
+
+def _stalled(chart: Chart, limits: Limits) -> Found:
+    """Far from the data, and no closer than before."""
+    distance = chart.usual("distance")
+    if distance > limits.far and _still(chart, limits):
+        yield _say("stalled", _sign("distance", distance, limits.far))
+
+
+def _memorising(chart: Chart, limits: Limits) -> Found:
+    """Samples are copies, or the discriminator knows its pictures from others."""
+    copying = chart.usual("copying")
+    if copying < limits.copied:
+        yield _say("memorising", _sign("copying", copying, limits.copied))
+        return
+    # The pictures are the same at each look, so where it began is chance, and the rise is not.
+    overfit = chart.column("overfit")
+    overfit = overfit[~np.isnan(overfit)]
+    if len(overfit) >= 4:
+        rise = float(np.median(overfit[-3:])) - float(np.median(overfit[:2]))
+        if rise > limits.learnt:
+            yield _say("memorising", _sign("rise of overfit", rise, limits.learnt))
+
+
+def _labels(chart: Chart, limits: Limits) -> Found:
+    """Whether classes look different, and whether samples follow."""
+    told = chart.usual("labels told")
+    if math.isnan(told):
+        return
+    if told < limits.told:
+        yield _say("labels unfit", _sign("labels told", told, limits.told))
+    elif (kept := chart.usual("labels kept")) < limits.kept * told:
+        yield _say("labels ignored", _sign("labels kept", kept, limits.kept * told))
+
+
+def _well(chart: Chart, limits: Limits) -> Found:
+    """Close to the data, or getting closer; finished, where it was close and stays."""
+    distance = chart.usual("distance")
+    if distance < limits.far or (distance >= limits.far and not _still(chart, limits)):
+        yield _say("healthy", _sign("distance", distance, limits.far))
+
+
+_RULES: tuple[Callable[[Chart, Limits], Found], ...] = (
+    _collapse,
+    _partial,
+    _too_weak,
+    _too_strong,
+    _oscillating,
+    _stalled,
+    _memorising,
+    _labels,
+    _well,
+)
+
+
+def _still(chart: Chart, limits: Limits) -> bool:
+    """Whether the last third of the looks found samples no closer than the third before."""
+    distance = chart.column("distance")
+    distance = distance[~np.isnan(distance)]
+    third = max(2, len(distance) // 3)
+    if len(distance) < 2 * third:
+        return False
+    now, before = distance[-third:], distance[-2 * third : -third]
+    return float(np.median(now)) > limits.still * float(np.median(before))
+
+
+def _rising(chart: Chart, sign: str) -> bool:
+    """Whether the sign is higher than it was some looks ago."""
+    values = chart.column(sign, 6)
+    values = values[~np.isnan(values)]
+    if len(values) < 4:
+        return True
+    return float(np.median(values[-2:])) > 1.1 * float(np.median(values[:2]))
+
+
+# ---- Over time ----
+
+
+@dataclass
+class _Streak:
+    """How long a rule has held: its beginning, looks that said so, and looks in a row that did not."""
+
+    since: int
+    looks: int = 0
+    missed: int = 0
+    evidence: tuple[Evidence, ...] = ()
+
+
+@dataclass
+class Diagnostician:
+    """Follows a chart as it grows, and knows what holds now."""
+
+    limits: Limits = field(default_factory=Limits)
+    chart: Chart = field(default_factory=Chart)
+    _streaks: dict[Key, _Streak] = field(default_factory=dict)
+
+    def see(self, entry: Entry) -> Verdict:
+        """Take in a look; the verdict after it."""
+        self.chart.add(entry)
+        holding = dict(findings(self.chart, self.limits))
+        for key, evidence in holding.items():
+            streak = self._streaks.setdefault(key, _Streak(since=entry.examples))
+            streak.looks += 1
+            streak.missed, streak.evidence = 0, evidence
+        for key in [key for key in self._streaks if key not in holding]:
+            self._streaks[key].missed += 1
+            # One look that does not say so may be chance; two in a row are not.
+            if self._streaks[key].missed > 1:
+                del self._streaks[key]
+        return self.verdicts()[0]
+
+    def verdicts(self) -> list[Verdict]:
+        """All that hold, the one that matters most first; never empty."""
+        found = [
+            Verdict(
+                name=name,
+                subject=subject,
+                since=streak.since,
+                confidence=1.0 - 0.5**streak.looks,
+                evidence=streak.evidence,
+            )
+            for (name, subject), streak in self._streaks.items()
+            if streak.looks >= self.limits.looks
+        ]
+        order = [*ILL, "finished", "healthy"]
+        found.sort(key=lambda verdict: order.index(verdict.name))
+        if any(verdict.ill for verdict in found):
+            found = [verdict for verdict in found if verdict.ill]
+        return found or [Verdict(name="warming up")]
+
+
+def diagnose(entries: Sequence[Entry], limits: Limits | None = None) -> list[Verdict]:
+    """The verdicts after the last of these looks, the one that matters most first."""
+    doctor = Diagnostician(limits or Limits())
+    for entry in entries:
+        doctor.see(entry)
+    return doctor.verdicts()
+
+
+def diagnose_run(entries: Sequence[Entry], outcome: str = "") -> list[Verdict]:
+    """The verdicts on a run, whether it trains or has ended.
+
+    Args:
+        outcome: `diverged` is a verdict in itself, whatever the last look saw.
+    """
+    verdicts = diagnose(entries)
+    if outcome == "diverged" and all(verdict.name != "diverging" for verdict in verdicts):
+        since = entries[-1].examples if entries else 0
+        broken = Verdict(name="diverging", since=since, confidence=1.0)
+        return [broken, *(verdict for verdict in verdicts if verdict.ill)]
+    return verdicts
