@@ -2,11 +2,11 @@
 
     python benchmarks/doctor/judge.py RECORDS [--half tune|report|all] [--each]
 
-RECORDS is the folder `cases` of `run.py`, or `records.jsonl.gz`, which `--pack FILE` makes of it: what the
-doctor saw of each run, and the facts.
+RECORDS is the folder `cases` of `run.py`, or `records.jsonl.gz`, which `--pack FILE` makes of it: what
+the doctor saw of each run, and the facts.
 
-Half of the runs chose the thresholds (`doctor.verdicts.Limits`); the other half says what they are worth.
-Which run is in which half depends on its place in the catalogue among those of its design.
+The rules and their thresholds (`doctor.verdicts`) were made with the first half of the catalogue before
+its eyes; the second half, which was trained after they stood, says what they are worth.
 """
 
 from __future__ import annotations
@@ -45,10 +45,14 @@ def load(path: Path) -> list[Record]:
 
 def slim(record: Record) -> Record:
     """A record with its looks alone, in four digits."""
-    looks = [event for event in record.pop("events") if event["event"] == "examined"]
+    events = record.pop("events")
+    looks = [event for event in events if event["event"] == "examined"]
+    ticks = [event for event in events if event["event"] == "tick"]
+    each = ticks[-1]["rounds"] / ticks[-1]["examples"] if ticks else 0.0
     record["looks"] = [
         {
             "examples": look["examples"],
+            "rounds": round(each * look["examples"]),
             "progress": round(look["progress"], 4),
             "signs": {name: float(f"{value:.4g}") for name, value in look["signs"].items()},
         }
@@ -57,15 +61,11 @@ def slim(record: Record) -> Record:
     return record
 
 
-def halves(records: list[Record]) -> dict[str, str]:
+def halves() -> dict[str, str]:
     """`tune` or `report` for each name."""
-    seen: Counter[str] = Counter()
-    found = {}
-    for record in records:
-        kind = f"{record['design']} {record['family'] is None}"
-        found[record["name"]] = ("tune", "report")[seen[kind] % 2]
-        seen[kind] += 1
-    return found
+    names = [case.name for case in cases()]
+    middle = len(names) // 2
+    return {name: "tune" if place < middle else "report" for place, name in enumerate(names)}
 
 
 def verdicts(record: Record) -> list[tuple[float, str, bool]]:
@@ -94,7 +94,7 @@ def main() -> None:
     if options.pack:
         with gzip.open(options.pack, "wt") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
-    usual, half = usual_fids(records), halves(records)
+    usual, half = usual_fids(records), halves()
     table: dict[str, list[int]] = {}
     named: Counter[str] = Counter()
     when: list[float] = []
@@ -132,9 +132,8 @@ def main() -> None:
         print(f"| {kind} | {count} | {early} | {ever} |")
     for title, rows in (("ill", ill), ("well", well)):
         count, early, ever = (sum(column) for column in zip(*rows.values(), strict=True))
-        print(
-            f"| **all {title}** | {count} | {early} ({early / count:.0%}) | {ever} ({ever / count:.0%}) |"
-        )
+        shares = f"{early} ({early / count:.0%}) | {ever} ({ever / count:.0%})"
+        print(f"| **all {title}** | {count} | {shares} |")
     print("\nnames given:", ", ".join(f"{name} ({count})" for name, count in sorted(named.items())))
     if when:
         print(f"median progress at the first verdict: {sorted(when)[len(when) // 2]:.0%}")

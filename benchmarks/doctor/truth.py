@@ -1,7 +1,8 @@
 """What was true of a run, decided without the doctor's signs.
 
-Points: modes counted by the known mixture. Pictures: the FID against that of the runs meant to be healthy
-on the same data, classes told by a network trained on the labels, nearness to the training pictures.
+Points: modes counted by the known mixture. Pictures: the FID against that of the runs meant to be
+healthy on the same data, classes told by a network trained on the labels, nearness to the training
+pictures.
 """
 
 from __future__ import annotations

@@ -58,7 +58,9 @@ class GameConfig:
         beta1: Adam's first decay.
         beta2: Adam's second decay.
         eps: Adam's epsilon.
-        critic_steps: updates of the discriminator for each of the generator.
+        critic_steps: updates of the discriminator in a round.
+        generator_steps: updates of the generator in a round; more than one holds the discriminator
+            back.
         r1: gamma of gamma/2 E|grad D(x)|^2 at reals; 0: none.
         r2: gamma of the same at fakes; 0: none.
         penalty_every: take r1 and r2 every so many rounds, with so many times the weight.
@@ -84,6 +86,7 @@ class GameConfig:
     beta2: float = 0.999
     eps: float = 1e-8
     critic_steps: int = 1
+    generator_steps: int = 1
     r1: float | None = 0.0
     r2: float | None = 0.0
     penalty_every: int = 1
@@ -106,6 +109,7 @@ class GameConfig:
             beta2=(0, 0.999999),
             eps=(0, None),
             critic_steps=(1, 1000),
+            generator_steps=(1, 1000),
             penalty_every=(1, 1000),
             gradient_penalty=(0, None),
             dragan=(0, None),
@@ -193,7 +197,8 @@ class ImageGAN(Family[ConfigT]):
     @property
     def shares_fakes(self) -> bool:
         """Whether both players see the same fakes, so that the generator runs once a round."""
-        return not self.fresh_reals and self.config.critic_steps == 1
+        steps = (self.config.critic_steps, self.config.generator_steps)
+        return not self.fresh_reals and steps == (1, 1)
 
     def rate(self, player: str) -> float | Schedule:
         """The learning rate of `generator` or `discriminator`."""
@@ -214,7 +219,7 @@ class ImageGAN(Family[ConfigT]):
         return (Stage(name="adversarial", phases=self.phases()),)
 
     def phases(self) -> tuple[Phase, ...]:
-        """A round: critic steps, the lazy penalty where it is due, the generator's step."""
+        """A round: critic steps, the lazy penalty where it is due, generator steps."""
         config = self.config
         judge = Phase(
             name="discriminator",
@@ -232,6 +237,7 @@ class ImageGAN(Family[ConfigT]):
             name="generator",
             nets=("generator",),
             loss=self.generator_loss,
+            repeat=config.generator_steps,
             fresh=self.fresh_reals,
         )
         late = config.penalty_every > 1 and any(self.penalised)

@@ -23,6 +23,7 @@ from faussaire.core.loop import Loop
 from faussaire.core.run import EventFile, Run, environment
 from faussaire.core.signals import Signals
 from faussaire.core.state import State
+from faussaire.doctor.balance import Balance
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.watch import Watch
 from faussaire.families import load_family
@@ -42,6 +43,9 @@ from faussaire.workshop import (
 
 if TYPE_CHECKING:
     from faussaire.evaluation import Evaluator
+
+#: Looks in a run whose doctor acts, and rounds between two of them, at least.
+_LOOKS, _APART = 60, 16
 
 #: Settings that do not touch the weights: changing them on the way is no change of the run.
 _HARMLESS = {
@@ -183,11 +187,14 @@ def _train(
     )
     settings = shop.settings = _settled(settings, shop, total)
     state = shop.state(total)
+    treatment: Mapping[str, Any] = {}
     notes: list[str] = []
     if restored:
         groups, record, complaints = restored
         _same_data(run, shop, allow_changes)
         state.load(groups, record)
+        treatment = record.get("treatment", {})
+        state.change(**treatment)
         notes = [f"{text} An older checkpoint is used." for text in complaints.values()]
         world.barrier()  # every process has read what the leader now puts aside
         for path in complaints if world.leads else ():
@@ -236,10 +243,11 @@ def _train(
                 "spec": dataclasses.asdict(shop.spec),
                 "seconds": plan.seconds,
                 "costs": costs,
+                "treatment": treatment,
             },
             stop_asked=signals.asked,
             evaluate=evaluator,
-            doctor=_doctor(state, shop, run),
+            doctor=_doctor(state, shop, run, restored[1].get("doctor", {}) if restored else {}),
             pace=_pace(state, costs, plan.seconds),
         )
         signals.patient = True
@@ -248,8 +256,12 @@ def _train(
         audience.close()
 
 
-def _doctor(state: State, shop: Workshop, run: Run) -> Watch | None:
-    """Who looks after the players, on the leading process."""
+def _doctor(state: State, shop: Workshop, run: Run, record: Mapping[str, Any]) -> Watch | None:
+    """Who looks after the players, on the leading process.
+
+    Args:
+        record: what the checkpoint that the run goes on from holds for it.
+    """
     training = shop.settings.training
     if training.doctor == "off" or not shop.world.leads:
         return None
@@ -263,9 +275,16 @@ def _doctor(state: State, shop: Workshop, run: Run) -> Watch | None:
         classes=shop.spec.classes if conditional else (),
         seed=training.seed,
     )
-    past = read_events(run.events).looks
-    past = [look for look in past if look.examples <= state.clock.examples]
-    return Watch(examiner, shop.settings.flat(), training.stop_when, past)
+    settings = shop.settings.flat()
+    if training.balance == "off":
+        past = read_events(run.events).looks
+        past = [look for look in past if look.examples <= state.clock.examples]
+        return Watch(examiner, settings, training.stop_when, past)
+    every = max(state.clock.total // _LOOKS, _APART * training.batch)
+    balance = Balance(_model_settings(shop.settings))
+    watch = Watch(examiner, settings, training.stop_when, balance=balance, every=every)
+    watch.load(record)
+    return watch
 
 
 def _evaluator(

@@ -18,7 +18,7 @@ from faussaire.core.distributed import World
 from faussaire.core.errors import Interrupted
 from faussaire.core.events import Audience
 from faussaire.core.family import Family, Look, Pictures
-from faussaire.core.loop import Loop, Plan
+from faussaire.core.loop import Loop, Order, Plan
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.doctor.examiner import Examiner
@@ -201,14 +201,31 @@ def test_a_doctor_that_fails_ends_alone(table):
     assert notes == ["The doctor had to give up: RuntimeError('no stethoscope')."]
 
 
+class Idle:
+    """A doctor who looks and has nothing to say."""
+
+    every, looked_at, well = 0, -1, True
+    order: Order = "go on"
+
+    def examine(self):
+        return {"diversity": 1.0}
+
+    def diagnose(self, look):
+        return None
+
+    def treat(self, checkpoints):
+        return None
+
+    def rescue(self, checkpoints):
+        return None
+
+    def record(self):
+        return {}
+
+
 @pytest.mark.parametrize(("order", "code"), [("stop", 3), ("finish", None)])
 def test_a_doctor_may_end_a_run_where_that_was_asked_for(table, tmp_path, order, code):
-    class Stern:
-        order = "go on"
-
-        def examine(self):
-            return {"diversity": 0.0}
-
+    class Stern(Idle):
         def diagnose(self, look):
             self.order = order
 
@@ -218,7 +235,7 @@ def test_a_doctor_may_end_a_run_where_that_was_asked_for(table, tmp_path, order,
         Stream([table], seed=0),
         Plan(batch=100),
         checkpoints=Checkpoints(tmp_path),
-        doctor=Stern(),  # type: ignore[arg-type]
+        doctor=Stern(),
     )
     if code is None:
         loop.run()
@@ -237,9 +254,7 @@ def test_looks_take_their_share_of_the_time_and_more_of_it_early(table, monkeypa
     state = state_of(width=8)
     looks = []
 
-    class Slow:
-        order = "go on"
-
+    class Slow(Idle):
         def examine(self):
             nonlocal now
             now += 2.0
@@ -248,7 +263,7 @@ def test_looks_take_their_share_of_the_time_and_more_of_it_early(table, monkeypa
         def diagnose(self, look):
             looks.append(look.progress)
 
-    loop = Loop(state, Stream([table], seed=0), Plan(batch=1), doctor=Slow())  # type: ignore[arg-type]
+    loop = Loop(state, Stream([table], seed=0), Plan(batch=1), doctor=Slow())
 
     def play():
         nonlocal now

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,9 @@ def course(looks: int = LOOKS, **signs: float | list[float]) -> list[Entry]:
             given = values if isinstance(values, list) else [values]
             places = np.linspace(0.0, 1.0, len(given))
             now[name.replace("_", " ")] = float(np.interp(at, places, given))
-        entries.append(Entry(examples=round(10_000 * at), progress=at, signs=now))
+        entries.append(
+            Entry(examples=round(10_000 * at), rounds=round(1_000 * at), progress=at, signs=now)
+        )
     return entries
 
 
@@ -68,7 +72,7 @@ def test_far_but_falling_is_healthy():
         ("collapse", {"duplicates": [0.0, 0.9, 1.0]}),
         ("partial collapse", {"diversity": [0.9, 0.5, 0.45]}),
         ("partial collapse", {"rank": [0.9, 0.4, 0.4]}),
-        ("discriminator too weak", {"win_rate": 0.5, "distance": 0.6}),
+        ("discriminator too weak", {"win_rate": 0.1, "distance": 0.6}),
         ("discriminator too strong", {"win_rate": 1.0, "margin": 9.0, "distance": 0.6}),
         ("oscillating", {"distance": [0.2, 0.9] * 10}),
         ("stalled", {"distance": 0.4}),
@@ -102,7 +106,7 @@ def test_labels_that_samples_follow_are_no_illness():
 def test_one_strange_look_is_no_verdict():
     entries = course()
     strange = {**WELL, "diversity": 0.05, "distance": 9.0, "duplicates": 1.0}
-    entries[10] = Entry(examples=entries[10].examples, progress=entries[10].progress, signs=strange)
+    entries[10] = dataclasses.replace(entries[10], signs=strange)
     doctor = Diagnostician()
     said = [doctor.see(entry).name for entry in entries]
     assert not set(said) & set(ILL)
@@ -123,7 +127,7 @@ def test_recovery_is_seen():
 
 def test_signs_that_could_not_be_taken_prove_nothing():
     entries = [
-        Entry(examples=i, progress=i / 20, signs={"win rate": 0.8, "margin": 1.0})
+        Entry(examples=i, rounds=100 * i, progress=i / 20, signs={"win rate": 0.8, "margin": 1.0})
         for i in range(20)
     ]
     assert names(entries) == ["warming up"]
@@ -190,6 +194,7 @@ def shown(watch: Watch, entries: list[Entry]) -> list[str]:
         look = Examined(
             examples=entry.examples,
             elapsed=0.0,
+            rounds=entry.rounds,
             stage="s",
             progress=entry.progress,
             signs=entry.signs,

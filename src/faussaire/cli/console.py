@@ -28,6 +28,7 @@ from faussaire.core.events import (
     StageBegan,
     Started,
     Tick,
+    Treated,
 )
 from faussaire.core.quantity import format_bytes, format_count, format_duration
 
@@ -161,6 +162,8 @@ def _sentence(event: Event) -> str | None:
         return f"measured {values}{best} (in {format_duration(event.seconds)})"
     if isinstance(event, Diagnosed):
         return _verdict(event)
+    if isinstance(event, Treated):
+        return f"balance: {event.why}"
     if isinstance(event, Saved):
         return f"saved checkpoint {int(event.path):,} in {format_duration(event.seconds)}"
     return None

@@ -78,6 +78,16 @@ class Checkpoints:
         self._retire()
         return final
 
+    def forget_after(self, examples: int) -> None:
+        """Remove checkpoints of more examples than these: a run that went back never did them."""
+        for path in self.all():
+            if int(path.name) > examples:
+                self._remove(path)
+        left = {path.name for path in self.all()}
+        if lost := {mark for mark, name in self.marks().items() if name not in left}:
+            marks = {mark: name for mark, name in self.marks().items() if mark not in lost}
+            replace_file(self.folder / "marks.json", json.dumps(marks, indent=1))
+
     def mark(self, path: Path, name: str) -> None:
         """Give a checkpoint a lasting name (`best`): it is kept whatever comes after."""
         marks = self.marks()

@@ -166,6 +166,8 @@ class TrainingConfig:
             takes 2 % of the time.
         stop_when: end the run early, if the doctor is certain: `collapsed` when the samples have
             collapsed or numbers diverge (exit code 3), `finished` when more training changes nothing.
+        balance: `auto` acts on the doctor's verdicts: holds back a discriminator that wins, lowers
+            rates, augments, and goes back to the last good checkpoint where a run breaks down.
     """
 
     examples: Count | None = None
@@ -187,10 +189,16 @@ class TrainingConfig:
     weights: Path | None = None
     doctor: Literal["on", "off"] = "on"
     stop_when: Literal["never", "collapsed", "finished"] = "never"
+    balance: Literal["off", "auto"] = "off"
 
     def __post_init__(self) -> None:
         check_range(self, batch=(1, 1_000_000), keep=(1, None), seed=(0, None))
         choose_metrics(self.evaluate_metrics)
+        if self.balance == "auto" and self.doctor == "off":
+            raise UserError(
+                "--balance auto acts on the doctor's verdicts, and --doctor off was given.",
+                "Leave out one of them.",
+            )
         if self.examples is not None and self.duration is not None:
             raise UserError(
                 "Both --examples and --for were given, and they may disagree.", "Give one of them."

@@ -19,6 +19,8 @@ from faussaire.core.errors import Interrupted, UserError
 
 # A process that died is noticed at once, by its broken connection; this is for one that hangs, and
 # must outlast every honest pause, such as the first packing of millions of pictures.
+#: Bytes of a text that is told to all processes, at most.
+_LETTER = 4096
 _TIMEOUT = timedelta(hours=6)
 
 
@@ -129,6 +131,19 @@ class World:
         with _peers_alive():
             dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=self._control)
         return tuple(bool(vote) for vote in votes.tolist())
+
+    def tell(self, text: str) -> str:
+        """The leading process's text, on every process; 4 kB at most."""
+        if self.size == 1:
+            return text
+        written = text.encode() if self.leads else b""
+        if len(written) > _LETTER:
+            raise ValueError(f"a text of {len(written)} bytes cannot be told; {_LETTER} at most")
+        letter = torch.zeros(_LETTER, dtype=torch.uint8)
+        letter[: len(written)] = torch.tensor(list(written), dtype=torch.uint8)
+        with _peers_alive():
+            dist.broadcast(letter, src=0, group=self._control)
+        return bytes(letter.tolist()).rstrip(b"\0").decode()
 
     def agrees(self, number: int) -> bool:
         """Whether every process has the same number, below 2**62."""

@@ -111,12 +111,14 @@ class Examined(Event):
     """The doctor looked at the players.
 
     Attributes:
+        rounds: played by then.
         stage: of the training plan.
         progress: share of the run done, in [0, 1].
         signs: vital signs by name; see docs/doctor.md.
         seconds: time taken.
     """
 
+    rounds: int
     stage: str
     progress: float
     signs: Mapping[str, float]
@@ -146,6 +148,22 @@ class Diagnosed(Event):
     confidence: float
     evidence: Sequence[str]
     advice: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treated(Event):
+    """Settings were changed on the way, as `--balance auto` asked for.
+
+    Attributes:
+        settings: new values by name.
+        why: a sentence.
+        from_examples: how far the run had come before it went back to `examples`; equal to it where
+            it went on from where it was.
+    """
+
+    settings: Mapping[str, Any]
+    why: str
+    from_examples: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ checkpoints or consoles; the loop knows nothing of the family.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -171,6 +172,18 @@ class Family(Generic[ConfigT]):
 
     def load_extra_state(self, state: dict[str, Tensor]) -> None:
         """Put back what `extra_state` gave."""
+
+    def changed(self, **settings: Any) -> Self:
+        """A view of this family with other settings of its training (rates, steps, penalties).
+
+        Nets and extra state are shared. What the nets were built from cannot be changed so.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        view = copy.copy(self)
+        view.config = dataclasses.replace(self.config, **settings)  # pyright: ignore[reportArgumentType]
+        return view
 
     def with_nets(self, nets: Mapping[str, nn.Module]) -> Self:
         """A view of this family in which some nets are replaced, for sampling with averages."""

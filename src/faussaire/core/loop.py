@@ -21,13 +21,15 @@ from torch import Tensor
 
 from faussaire.core import events
 from faussaire.core.batch import Batch, BatchDraws, Ledger, mix
-from faussaire.core.checkpoint import Checkpoints
+from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.distributed import World
 from faussaire.core.errors import Diverged, Interrupted, UserError
 from faussaire.core.events import Audience
 from faussaire.core.forecast import Pace
+from faussaire.core.gauges import Means, Pulse
 from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.core.state import State
+from faussaire.core.treatment import Treatment
 
 Order = Literal["go on", "stop", "finish"]
 """What a doctor asks for: to stop, as a signal would, or to come to the run's end at once."""
@@ -68,7 +70,17 @@ class Plan:
 
 
 class Doctor(Protocol):
-    """Looks at the players, on the leading process, and changes nothing."""
+    """Looks at the players, on the leading process, and changes nothing unless it was asked to."""
+
+    @property
+    def every(self) -> int:
+        """Examples between looks; 0: as often as its share of the time allows."""
+        ...
+
+    @property
+    def looked_at(self) -> int:
+        """Examples seen at the last look; -1 before the first."""
+        ...
 
     def examine(self) -> Mapping[str, float]:
         """Vital signs by name; empty where there is nothing to be found, now or later."""
@@ -81,6 +93,27 @@ class Doctor(Protocol):
     @property
     def order(self) -> Order:
         """Whether the run is to end here."""
+        ...
+
+    @property
+    def well(self) -> bool:
+        """Whether a checkpoint made now would be worth going back to."""
+        ...
+
+    def treat(self, checkpoints: Sequence[int]) -> Treatment | None:
+        """What is to be changed after the last look; None: nothing.
+
+        Args:
+            checkpoints: examples seen at those that a run can go back to.
+        """
+        ...
+
+    def rescue(self, checkpoints: Sequence[int]) -> Treatment | None:
+        """What is to be changed after a breakdown; None: let it end."""
+        ...
+
+    def record(self) -> Mapping[str, Any]:
+        """What a checkpoint must hold, so that a resumed run is treated as this one would be."""
         ...
 
 
@@ -215,68 +248,6 @@ def _plus(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     return one + two
 
 
-class Pulse:
-    """Feels one round: how large gradients are, and how far steps go, by phase."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, Tensor] = {}
-        self._kept: list[Tensor] = []
-
-    @torch.no_grad()
-    def before(
-        self, phase: str, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
-    ) -> None:
-        """Note the gradients of a step that is about to be taken."""
-        self._kept = [parameter.detach().clone() for parameter in parameters]
-        self._found[f"gradient {phase}"] = _norm([g for g in gradients if g is not None])
-
-    @torch.no_grad()
-    def after(self, phase: str, parameters: Sequence[Tensor]) -> None:
-        """Note how far it went, relative to the weights."""
-        moved = [now - then for now, then in zip(parameters, self._kept, strict=True)]
-        self._found[f"step {phase}"] = _norm(moved) / _norm(self._kept).clamp(min=1e-12)
-        self._kept = []
-
-    def signs(self) -> dict[str, float]:
-        """`gradient <phase>`: its norm; `step <phase>`: length of the step over that of the weights."""
-        return {name: float(value) for name, value in self._found.items()}
-
-
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Euclidean norm of all numbers together, ()."""
-    if not tensors:
-        return torch.zeros(())
-    return torch.stack([tensor.float().square().sum() for tensor in tensors]).sum().sqrt()
-
-
-class Means:
-    """Running means that stay on the device until somebody looks."""
-
-    def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], Tensor] = {}
-        self._counts: dict[tuple[str, str], int] = {}
-
-    def add(self, values: Mapping[str, Tensor], group: str) -> None:
-        """Count these scalars in."""
-        for name, value in values.items():
-            key = (group, name)
-            value = value.detach().float()
-            self._sums[key] = self._sums[key] + value if key in self._sums else value
-            self._counts[key] = self._counts.get(key, 0) + 1
-
-    def take(self, world: World) -> dict[str, dict[str, float]]:
-        """Means over what was added since the last call, over all processes, by group."""
-        keys = sorted(self._sums)
-        taken: dict[str, dict[str, float]] = {"losses": {}, "signs": {}}
-        if keys:
-            sums = torch.stack([self._sums[key] for key in keys])
-            world.mean_([sums])
-            for key, total in zip(keys, sums.tolist(), strict=True):
-                taken[key[0]][key[1]] = total / self._counts[key]
-        self._sums, self._counts = {}, {}
-        return taken
-
-
 class Loop:
     """A run from wherever its state stands to its end.
 
@@ -344,39 +315,16 @@ class Loop:
         self._aside = 0.0
         self._stage = ""
         self._next_look, self._looked = 0.0, self._allowance()
-        while not self._complete():
-            self._announce_stage()
-            before = state.clock.examples
-            look = self._look_due()
-            self.rounds.pulse = Pulse() if look else None
-            self.rounds.play()
-            self._elapse()
-            if look:
-                self._look()
-            order = self.doctor.order if self.doctor is not None else "go on"
-            stop, tick, save, finish = self.world.any(
-                bool(self.stop_asked()) or order == "stop",
-                self._tick_due(),
-                self._save_due(),
-                order == "finish",
-            )
-            preview = self._due(self.plan.preview_every, before)
-            evaluate = self._due(self.plan.evaluate_every, before)
-            if tick or save or stop or preview or evaluate:
-                self._tick()
-                self._keep_pace()
-            if preview:
-                self._sound()
-                self._tell(events.PreviewDue)
-            if save or evaluate:
-                self._save()
-            if evaluate and not stop:
-                self._evaluate()
-            if stop:
-                self._save()
-                self._stop()
-            if finish:
-                break
+        acting = self.doctor is not None and bool(self.doctor.every)
+        if self.world.any(acting and state.clock.examples == 0)[0]:
+            self._save_start()
+        going = True
+        while going and not self._complete():
+            try:
+                going = self._advance()
+            except Diverged:
+                if not self._rescued():
+                    raise
         self._tick()
         self._sound()
         self._save()
@@ -384,6 +332,91 @@ class Loop:
             self._evaluate()
             if self.world.any(bool(self.stop_asked()))[0]:
                 self._stop()
+
+    def _save_start(self) -> None:
+        """Somewhere to go back to, whatever happens."""
+        self._saved_at = -1
+        self._save()
+        if self.world.leads and self.checkpoints is not None:
+            self.checkpoints.mark(self.checkpoints.all()[-1], "start")
+
+    def _advance(self) -> bool:
+        """One round, and whatever is due after it; whether to go on."""
+        self._announce_stage()
+        before = self.state.clock.examples
+        look = self._look_due()
+        self.rounds.pulse = Pulse() if look else None
+        self.rounds.play()
+        self._elapse()
+        treatment = self._look() if look else None
+        order = self.doctor.order if self.doctor is not None else "go on"
+        stop, tick, save, finish, treat = self.world.any(
+            bool(self.stop_asked()) or order == "stop",
+            self._tick_due(),
+            self._save_due(),
+            order == "finish",
+            treatment is not None,
+        )
+        preview = self._due(self.plan.preview_every, before)
+        evaluate = self._due(self.plan.evaluate_every, before)
+        if tick or save or stop or preview or evaluate or treat:
+            self._tick()
+            self._keep_pace()
+        if treat:
+            self._apply(treatment)
+            return True
+        if preview:
+            self._sound()
+            self._tell(events.PreviewDue)
+        if save or evaluate:
+            self._save()
+        if evaluate and not stop:
+            self._evaluate()
+        if stop:
+            self._save()
+            self._stop()
+        return not finish
+
+    def _kept(self) -> list[int]:
+        """Examples seen at the checkpoints there are."""
+        found = self.checkpoints.all() if self.checkpoints is not None else []
+        return [int(path.name) for path in found]
+
+    def _rescued(self) -> bool:
+        """After a breakdown: whether the doctor knew how to go on."""
+        treatment = None if self.doctor is None else self.doctor.rescue(self._kept())
+        if self.world.any(treatment is not None)[0]:
+            self._apply(treatment)
+            return True
+        return False
+
+    def _apply(self, treatment: Treatment | None) -> None:
+        """Change settings as the leading process's doctor asks, on every process alike."""
+        told = self.world.tell(treatment.text() if treatment is not None else "")
+        treatment = Treatment.of(told)
+        state, before = self.state, self.state.clock.examples
+        self._elapse()
+        if treatment.back_to is not None:
+            assert self.checkpoints is not None
+            elapsed = state.elapsed
+            state.load(*load_checkpoint(self.checkpoints.find(str(treatment.back_to))))
+            state.elapsed = elapsed  # the time is spent
+            self.world.barrier()  # every process has read what is now removed
+            if self.world.leads:
+                self.checkpoints.forget_after(treatment.back_to)
+            self.rounds.means.take(World())
+            self._tick_examples, self._saved_at = state.clock.examples, state.clock.examples
+            self._last_tick = time.monotonic()
+        state.change(**treatment.settings)
+        self.record["treatment"] = {**self.record.get("treatment", {}), **treatment.settings}
+        self._tell(
+            events.Treated,
+            settings=dict(treatment.settings),
+            why=treatment.why,
+            from_examples=before,
+        )
+        if treatment.back_to is not None:
+            self._tell(events.PreviewDue)
 
     def _stop(self) -> None:
         """End before the end."""
@@ -423,12 +456,16 @@ class Loop:
         return self.EXAMINING * self.state.elapsed / math.sqrt(progress) if progress else 0.0
 
     def _look_due(self) -> bool:
-        if self.doctor is None or time.monotonic() < self._next_look:
+        if self.doctor is None:
+            return False
+        if every := self.doctor.every:  # what it says decides on the course: never by the clock
+            return self.state.clock.examples // every > self.doctor.looked_at // every
+        if time.monotonic() < self._next_look:
             return False
         return self._looked <= self._allowance()
 
-    def _look(self) -> None:
-        """Have the doctor look at the players."""
+    def _look(self) -> Treatment | None:
+        """Have the doctor look at the players; what it asks for."""
         assert self.doctor is not None
         assert self.rounds.pulse is not None
         began = time.monotonic()
@@ -436,26 +473,30 @@ class Loop:
             signs = self.doctor.examine()
             if not signs:
                 self.doctor = None  # nothing to be found, now or later
-                return
+                return None
             taken = time.monotonic() - began
             look = events.Examined(
                 examples=self.state.clock.examples,
                 elapsed=self.state.elapsed,
+                rounds=self.state.clock.rounds,
                 stage=stage_at(self.state.stages, self.state.clock.examples).name,
-                progress=self._outlook()[0],
+                # What decides on the course must not depend on the clock on the wall.
+                progress=self.state.clock.progress if self.doctor.every else self._outlook()[0],
                 signs={**signs, **self.rounds.pulse.signs()},
                 seconds=round(taken, 3),
             )
             news = self.doctor.diagnose(look)
+            treatment = self.doctor.treat(self._kept())
         except Exception as error:  # noqa: BLE001 whatever its mistake is, training must go on
             self.doctor = None
             self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
-            return
+            return None
         self._looked += taken
         self._next_look = time.monotonic() + max(taken / self.AT_FIRST, self._interval)
         for event in (look, news):
             if event is not None:
                 self._inform(event)
+        return treatment
 
     def _announce_stage(self) -> None:
         stage = stage_at(self.state.stages, self.state.clock.examples).name
@@ -572,12 +613,18 @@ class Loop:
         self._saved_at = self.state.clock.examples
         if self.world.leads:
             path = self.checkpoints.save(
-                self.state.tensors(), {**self.record, **self.state.record()}
+                self.state.tensors(), {**self.record, **self._remembered(), **self.state.record()}
             )
+            if self.doctor is not None and self.doctor.every and self.doctor.well:
+                self.checkpoints.mark(path, "well")
             seconds = time.monotonic() - self._last_save
             self._last_save = time.monotonic()
             self._tell(events.Saved, path=path.name, seconds=round(seconds, 3))
         self.world.barrier()
+
+    def _remembered(self) -> dict[str, Any]:
+        """What the doctor must know after a resume."""
+        return {"doctor": dict(self.doctor.record())} if self.doctor is not None else {}
 
     def _evaluate(self) -> None:
         """Measure what was just saved. It takes its time aside: schedules by time mean training."""

@@ -48,12 +48,7 @@ class State:
         for net in self.average.nets.values():
             device.prepare(net, compile=False)  # previews are too rare to repay compilation
         self.plan(total)
-        self.optimisers = {
-            name: Optimiser(
-                spec, self._parameters(spec.nets), lazy_correction(spec.nets, self.stages)
-            )
-            for name, spec in family.optimisers().items()
-        }
+        self.optimisers = self._built()
         self._check_ownership()
 
     def plan(self, total: int) -> None:
@@ -61,6 +56,23 @@ class State:
         self.stages = tuple(self.family.stages(total))
         stage = stage_at(self.stages, self.clock.examples).name
         self.clock = dataclasses.replace(self.clock, total=total, stage=stage)
+
+    def change(self, **settings: Any) -> None:
+        """Go on with other settings of the family: nets, averages, moments and the clock stay."""
+        self.family = self.family.changed(**settings)
+        self.plan(self.clock.total)
+        before = {name: optimiser.tensors() for name, optimiser in self.optimisers.items()}
+        self.optimisers = self._built()
+        for name, optimiser in self.optimisers.items():
+            optimiser.load(before[name])
+
+    def _built(self) -> dict[str, Optimiser]:
+        return {
+            name: Optimiser(
+                spec, self._parameters(spec.nets), lazy_correction(spec.nets, self.stages)
+            )
+            for name, spec in self.family.optimisers().items()
+        }
 
     def _parameters(self, nets: tuple[str, ...]) -> dict[str, nn.Parameter]:
         return {

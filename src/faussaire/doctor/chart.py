@@ -15,11 +15,13 @@ class Entry:
 
     Attributes:
         examples: seen by then.
+        rounds: played by then.
         progress: share of the run done, in [0, 1].
         signs: vital signs by name; one that could not be taken is absent.
     """
 
     examples: int
+    rounds: int
     progress: float
     signs: Mapping[str, float]
 
@@ -45,6 +47,11 @@ class Chart:
     def progress(self) -> float:
         """Share of the run done at the last look; 0 before the first."""
         return self.entries[-1].progress if self.entries else 0.0
+
+    @property
+    def rounds(self) -> int:
+        """Rounds played at the last look; 0 before the first."""
+        return self.entries[-1].rounds if self.entries else 0
 
     def column(self, sign: str, last: int | None = None) -> np.ndarray:
         """The sign at each look, (K,), NaN where it could not be taken.

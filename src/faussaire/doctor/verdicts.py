@@ -36,8 +36,8 @@ Name = Literal[
 
 ILL: tuple[Name, ...] = (
     "diverging",
-    "collapse",
     "discriminator too weak",
+    "collapse",
     "discriminator too strong",
     "memorising",
     "partial collapse",
@@ -46,7 +46,7 @@ ILL: tuple[Name, ...] = (
     "oscillating",
     "stalled",
 )
-"""What is wrong, the gravest first: where several hold, the first is named."""
+"""What is wrong: where several hold, the first is named, which is rather a cause than what follows."""
 
 MEANINGS: dict[Name, str] = {
     "warming up": "it is too early to tell",
@@ -123,7 +123,9 @@ class Limits:
 
     Attributes:
         looks: in a row (but one) that must say the same before it is said aloud.
+        young: rounds before which nothing can be said but that numbers explode.
         early: progress before which a generator may still look like anything.
+        late: progress by which diversity must have come.
         far: distance to the data above which samples are plainly not like them.
         lost: distance at which samples are further from the data than these are wide.
         blown: largest logit, over what it was, that comes before NaN.
@@ -134,6 +136,8 @@ class Limits:
         clear: margin of the same.
         blind: win rate of one that sees nothing.
         still: a distance that has fallen to no less than this share of what it was has not fallen.
+        frozen: path of a generator that stands still.
+        enough: progress after which a generator that is far and stays far will stay so.
         swing: spread of the distance over its median, of a generator that runs in circles.
         copied: copying below which samples are copies.
         learnt: rise of the overfit sign that shows learning by heart.
@@ -142,7 +146,9 @@ class Limits:
     """
 
     looks: int = 2
+    young: int = 100
     early: float = 0.1
+    late: float = 0.25
     far: float = 0.15
     lost: float = 3.0
     blown: float = 100.0
@@ -151,10 +157,12 @@ class Limits:
     twins: float = 0.3
     certain: float = 0.98
     clear: float = 3.0
-    blind: float = 0.6
+    blind: float = 0.4
     still: float = 0.8
+    frozen: float = 0.05
+    enough: float = 0.5
     swing: float = 1.0
-    copied: float = 0.5
+    copied: float = 0.7
     learnt: float = 0.25
     told: float = 0.1
     kept: float = 0.3
@@ -172,7 +180,7 @@ def findings(chart: Chart, limits: Limits) -> Found:
     if not len(chart):
         return
     yield from _diverging(chart, limits)
-    if chart.progress < limits.early or len(chart) < 3:
+    if chart.progress < limits.early or chart.rounds < limits.young or len(chart) < 3:
         return
     for rule in _RULES:
         yield from rule(chart, limits)
@@ -203,7 +211,7 @@ def _diverging(chart: Chart, limits: Limits) -> Found:
 def _collapse(chart: Chart, limits: Limits) -> Found:
     """Samples are all alike, all at once or within a class."""
     diversity, twins = chart.usual("diversity"), chart.usual("duplicates")
-    if diversity < limits.alike:
+    if diversity < limits.alike and _fallen(chart, limits):
         yield _say("collapse", _sign("diversity", diversity, limits.alike))
     elif twins > limits.twins:
         yield _say("collapse", _sign("duplicates", twins, limits.twins))
@@ -225,7 +233,8 @@ def _partial(chart: Chart, limits: Limits) -> Found:
 
 def _too_weak(chart: Chart, limits: Limits) -> Found:
     """What the doctor sees at a glance the discriminator does not."""
-    wins, distance = chart.usual("win rate"), chart.usual("distance")
+    # Over six looks: a Wasserstein critic, which has no level to hold, turns about at first.
+    wins, distance = chart.usual("win rate", 6), chart.usual("distance")
     if wins < limits.blind and distance > limits.far:
         yield _say(
             "discriminator too weak",
@@ -258,7 +267,8 @@ def _oscillating(chart: Chart, limits: Limits) -> Found:
     level = float(np.median(distance))
     low, high = np.quantile(distance, [0.1, 0.9])
     swing = float(high - low) / max(level, 1e-6)
-    if level > limits.far and swing > limits.swing and _still(chart, limits):
+    now = chart.usual("distance")
+    if min(level, now) > limits.far and swing > limits.swing and _still(chart, limits):
         yield _say(
             "oscillating",
             _sign("swing of the distance", swing, limits.swing),
@@ -267,9 +277,17 @@ def _oscillating(chart: Chart, limits: Limits) -> Found:
 
 
 def _stalled(chart: Chart, limits: Limits) -> Found:
-    """Far from the data, and no closer than before."""
-    distance = chart.usual("distance")
-    if distance > limits.far and _still(chart, limits):
+    """Far from the data and no closer than before, late in the run; or it does not move at all."""
+    distance, path = chart.usual("distance"), chart.usual("path")
+    if distance < limits.far or not _still(chart, limits):
+        return
+    if path < limits.frozen:
+        yield _say(
+            "stalled",
+            _sign("path", path, limits.frozen),
+            _sign("distance", distance, limits.far),
+        )
+    elif chart.progress > limits.enough:
         yield _say("stalled", _sign("distance", distance, limits.far))
 
 
@@ -328,6 +346,19 @@ def _still(chart: Chart, limits: Limits) -> bool:
         return False
     now, before = distance[-third:], distance[-2 * third : -third]
     return float(np.median(now)) > limits.still * float(np.median(before))
+
+
+def _fallen(chart: Chart, limits: Limits) -> bool:
+    """Whether diversity is half of what it was, or has not come in a long time.
+
+    A generator begins with one blot for all latents: that it has no diversity yet is no collapse.
+    """
+    diversity = chart.column("diversity")
+    diversity = diversity[~np.isnan(diversity)]
+    most = max(
+        (float(np.median(diversity[i : i + 3])) for i in range(len(diversity) - 2)), default=0.0
+    )
+    return float(np.median(diversity[-3:])) < 0.5 * most or chart.progress > limits.late
 
 
 def _rising(chart: Chart, sign: str) -> bool:

@@ -1,12 +1,15 @@
-"""The doctor of one run: it looks, remembers, says what is new, and ends a run where it was told to."""
+"""The doctor of one run: it looks, remembers, says what is new, and acts where it was told to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 from faussaire.core.events import Diagnosed, Examined
 from faussaire.core.loop import Order
+from faussaire.core.treatment import Treatment
+from faussaire.doctor.balance import Balance
 from faussaire.doctor.chart import Entry
 from faussaire.doctor.remedies import advice
 from faussaire.doctor.verdicts import MEANINGS, Diagnostician, Verdict
@@ -24,6 +27,9 @@ class Watch:
         settings: the run's, flat, for advice that names them.
         stop_when: end the run where it has `collapsed` (or diverges), or has `finished` learning.
         past: looks of the run before this process.
+        balance: what changes settings; None: nothing does.
+        every: examples between looks; 0: as often as the time allows. With `balance` it must be
+            above 0: what decides on the course of a run must not depend on the clock on the wall.
     """
 
     def __init__(
@@ -32,19 +38,41 @@ class Watch:
         settings: Mapping[str, Any],
         stop_when: StopWhen = "never",
         past: Sequence[Entry] = (),
+        balance: Balance | None = None,
+        every: int = 0,
     ) -> None:
+        assert every > 0 or balance is None
         self.examine = examine
-        self._settings, self._stop_when = settings, stop_when
+        self.every = every
+        self._settings, self._stop_when, self._balance = settings, stop_when, balance
+        self._learn(past)
+
+    def _learn(self, past: Sequence[Entry]) -> None:
+        """Know these looks, and no others."""
         self._mind = Diagnostician()
         self._said: Verdict | None = None
+        self._well = -1
         for entry in past:
-            self._said = self._mind.see(entry)
+            self._see(entry)
+
+    def _see(self, entry: Entry) -> Verdict:
+        verdict = self._said = self._mind.see(entry)
+        if not verdict.ill:
+            self._well = entry.examples
+        return verdict
+
+    @property
+    def looked_at(self) -> int:
+        """Examples seen at the last look; -1 before the first."""
+        entries = self._mind.chart.entries
+        return entries[-1].examples if entries else -1
 
     def diagnose(self, look: Examined) -> Diagnosed | None:
         """The verdict after this look, where it is not the one before."""
-        entry = Entry(examples=look.examples, progress=look.progress, signs=look.signs)
-        before, now = self._said, self._mind.see(entry)
-        self._said = now
+        entry = Entry(
+            examples=look.examples, rounds=look.rounds, progress=look.progress, signs=look.signs
+        )
+        before, now = self._said, self._see(entry)
         if before is not None and before.title == now.title:
             return None
         return diagnosed(now, self._settings, examples=look.examples, elapsed=look.elapsed)
@@ -60,6 +88,45 @@ class Watch:
         if self._stop_when == "finished" and verdict.name in ("finished", "stalled"):
             return "finish"
         return "go on"
+
+    @property
+    def well(self) -> bool:
+        """Whether the last look found nothing wrong."""
+        return self._said is not None and not self._said.ill
+
+    def treat(self, checkpoints: Sequence[int]) -> Treatment | None:
+        """What is to be changed after the last look."""
+        if self._balance is None or self._said is None:
+            return None
+        return self._done(self._balance.treat(self._said, checkpoints, self._well))
+
+    def rescue(self, checkpoints: Sequence[int]) -> Treatment | None:
+        """What is to be changed after a breakdown."""
+        if self._balance is None:
+            return None
+        return self._done(self._balance.rescue("broke down", checkpoints, self._well))
+
+    def _done(self, treatment: Treatment | None) -> Treatment | None:
+        """Forget what a run that goes back never did."""
+        if treatment is not None and treatment.back_to is not None:
+            chart = self._mind.chart
+            chart.cut(treatment.back_to)
+            self._learn(chart.entries)
+        return treatment
+
+    def record(self) -> dict[str, Any]:
+        """What a resumed run must know to be treated as this one would be; empty without balance."""
+        if self._balance is None:
+            return {}
+        looks = [asdict(entry) for entry in self._mind.chart.entries]
+        return {"balance": self._balance.record(), "every": self.every, "looks": looks}
+
+    def load(self, record: Mapping[str, Any]) -> None:
+        """Put back what `record` gave."""
+        if self._balance is not None and record:
+            self._balance.load(record["balance"])
+            self.every = int(record["every"])
+            self._learn([Entry(**look) for look in record["looks"]])
 
 
 def diagnosed(

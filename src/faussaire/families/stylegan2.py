@@ -31,6 +31,7 @@ Where this leaves the papers:
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from itertools import pairwise
@@ -485,7 +486,7 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         """A round: discriminator, lazy R1, generator, lazy path length."""
         *judges, forge = super().phases()
         players = ("mapping", "synthesis")
-        forge = Phase(name=forge.name, nets=players, loss=forge.loss, fresh=forge.fresh)
+        forge = dataclasses.replace(forge, nets=players)
         path = Phase(name="path", nets=players, loss=self.path_loss, every=self.config.path_every)
         return (*judges, forge, path) if self.config.path_length else (*judges, forge)
 

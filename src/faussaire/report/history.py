@@ -168,6 +168,14 @@ def read_events(path: Path) -> History:
                 stages.pop()
             if at > 0:
                 resumed.append(at)
+        elif kind == "treated":
+            notes.append(Note(_treatment(record), at, when))
+            if _number(record, "from_examples") > at:  # it went back
+                ticks.cut(at)
+                vitals.cut(at)
+                chart.cut(at)
+                while stages and stages[-1].examples > at:
+                    stages.pop()
         elif kind == "stage_began":
             name = str(record.get("stage", ""))
             if not stages or stages[-1].name != name:  # a resumed run announces its stage again
@@ -202,6 +210,11 @@ def read_events(path: Path) -> History:
         unreadable=unreadable,
         written=written,
     )
+
+
+def _treatment(record: Mapping[str, Any]) -> str:
+    """What `--balance auto` did, in words."""
+    return f"Balance: {record.get('why', '')}."
 
 
 class _Ticks:

@@ -1,0 +1,176 @@
+"""`--balance auto`: what is changed in a run that is ill, and when.
+
+A declared controller. It acts on the doctor's verdicts at fixed numbers of examples, changes nothing but
+settings that the family's page explains (rates, steps, penalty, augmentation), a step at a time, waits
+to see what comes of it, and goes back to the last good checkpoint where a run broke down. What it did is
+told by `treated` events and kept in the checkpoints, so that a resumed run is treated alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from faussaire.core.treatment import Treatment
+from faussaire.doctor.verdicts import Verdict
+
+PATIENCE = 4
+"""Looks between two treatments: a change needs time to show."""
+MOST = 8
+"""Treatments in a run; what they did not help is beyond rates and penalties."""
+RESCUES = 4
+"""Times that a run is taken back."""
+GENTLER = 0.5
+"""Factor on both rates where a run breaks down or goes in circles."""
+APART = 0.5
+"""Factor on the rate of the player that is too strong."""
+LEARN = 4.0
+"""Factor on the rate of a discriminator that sees nothing, up to the generator's rate."""
+HELD_BACK = 4
+"""Steps of the generator for each of a discriminator that wins, at most."""
+
+Settings = Mapping[str, Any]
+
+
+@dataclass
+class Balance:
+    """Decides on treatments.
+
+    Attributes:
+        settings: the family's, as they are now.
+        changed: those that were changed, with their present values.
+        treatments, rescues: how many there were.
+        waited: looks since the last one.
+    """
+
+    settings: dict[str, Any]
+    changed: dict[str, Any] = field(default_factory=dict)
+    treatments: int = 0
+    rescues: int = 0
+    waited: int = 0
+
+    def treat(self, verdict: Verdict, checkpoints: Sequence[int], well: int) -> Treatment | None:
+        """What is to be done about a verdict, once after each look.
+
+        Args:
+            checkpoints: examples seen at those that can be gone back to.
+            well: examples seen at the last look that found nothing wrong; -1: none did.
+        """
+        self.waited += 1
+        remedy = _REMEDIES.get(verdict.name)
+        if remedy is None or self.waited < PATIENCE or self.treatments >= MOST:
+            return None
+        if verdict.name in ("diverging", "collapse"):
+            return self.rescue(verdict.title, checkpoints, well)
+        settings = remedy({**self.settings, **self.changed})
+        return (
+            self._prescribe(settings, f"{verdict.title}: {_words(settings)}") if settings else None
+        )
+
+    def rescue(self, what: str, checkpoints: Sequence[int], well: int) -> Treatment | None:
+        """Back to the last good checkpoint, with smaller steps."""
+        if self.rescues >= RESCUES:
+            return None
+        settings = _gentler({**self.settings, **self.changed})
+        good = [examples for examples in checkpoints if examples <= max(well, 0)]
+        if not settings or not good:
+            return None
+        self.rescues += 1
+        why = f"{what}: back to {good[-1]:,} examples, and {_words(settings)}"
+        return self._prescribe(settings, why, back_to=good[-1])
+
+    def _prescribe(
+        self, settings: dict[str, Any], why: str, back_to: int | None = None
+    ) -> Treatment:
+        self.changed |= settings
+        self.treatments, self.waited = self.treatments + 1, 0
+        return Treatment(settings=settings, why=why, back_to=back_to)
+
+    def record(self) -> dict[str, Any]:
+        """The state, for a checkpoint."""
+        return {
+            "changed": dict(self.changed),
+            "treatments": self.treatments,
+            "rescues": self.rescues,
+            "waited": self.waited,
+        }
+
+    def load(self, record: Mapping[str, Any]) -> None:
+        """Put back what `record` gave."""
+        self.changed = dict(record["changed"])
+        self.treatments, self.rescues = int(record["treatments"]), int(record["rescues"])
+        self.waited = int(record["waited"])
+
+
+def _words(settings: Settings) -> str:
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in settings.items()
+    )
+
+
+def _discriminator_rate(settings: Settings) -> float:
+    return float(settings.get("discriminator_lr") or settings["lr"])
+
+
+def _gentler(settings: Settings) -> dict[str, Any]:
+    """Both rates lower."""
+    if "lr" not in settings:
+        return {}
+    found = {"lr": GENTLER * settings["lr"]}
+    if settings.get("discriminator_lr"):
+        found["discriminator_lr"] = GENTLER * settings["discriminator_lr"]
+    return found
+
+
+def _weaken(settings: Settings) -> dict[str, Any]:
+    """A discriminator that wins is trained less often, then held back, and its rate lowered."""
+    if "discriminator_lr" not in settings or settings.get("gradient_penalty"):
+        return _fewer_steps(settings)
+    return {**_fewer_steps(settings), "discriminator_lr": APART * _discriminator_rate(settings)}
+
+
+def _fewer_steps(settings: Settings) -> dict[str, Any]:
+    if (steps := settings.get("critic_steps", 1)) > 1:
+        return {"critic_steps": max(1, steps // 4)}
+    if "generator_steps" in settings and settings["generator_steps"] < HELD_BACK:
+        return {"generator_steps": 2 * settings["generator_steps"]}
+    return {}
+
+
+def _strengthen(settings: Settings) -> dict[str, Any]:
+    """A discriminator that sees nothing learns faster, and its opponent waits for it."""
+    if "discriminator_lr" not in settings:
+        return {}
+    found: dict[str, Any] = {}
+    if settings.get("generator_steps", 1) > 1:
+        found["generator_steps"] = settings["generator_steps"] // 2
+    rate = _discriminator_rate(settings)
+    if rate < settings["lr"]:
+        found["discriminator_lr"] = min(settings["lr"], LEARN * rate)
+    else:
+        found["lr"] = APART * settings["lr"]
+        found["discriminator_lr"] = rate
+    return found
+
+
+def _distract(settings: Settings) -> dict[str, Any]:
+    """A discriminator that learns by heart sees each picture differently, or is restrained."""
+    if settings.get("augment") == "none":
+        return {"augment": "diffaugment"}
+    if settings.get("r1"):
+        return {"r1": 2.0 * settings["r1"]}
+    if "discriminator_lr" in settings:
+        return {"discriminator_lr": APART * _discriminator_rate(settings)}
+    return {}
+
+
+_REMEDIES: Mapping[str, Callable[[Settings], dict[str, Any]]] = {
+    "diverging": _gentler,
+    "collapse": _gentler,
+    "oscillating": _gentler,
+    "discriminator too strong": _weaken,
+    "discriminator too weak": _strengthen,
+    "memorising": _distract,
+}
