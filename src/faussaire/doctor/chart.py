@@ -70,3 +70,11 @@ class Chart:
         values = self.column(sign, last)
         values = values[~np.isnan(values)]
         return float(np.median(values)) if len(values) else float("nan")
+
+    def at_most(self, sign: str) -> float:
+        """What the sign does not exceed, neither usually nor at the last look: for `too low`."""
+        return float(np.fmax(self.usual(sign), self.column(sign, 1)[0]))
+
+    def at_least(self, sign: str) -> float:
+        """What the sign does not fall below, neither usually nor at the last look: for `too high`."""
+        return float(np.fmin(self.usual(sign), self.column(sign, 1)[0]))

@@ -123,7 +123,8 @@ class Limits:
 
     Attributes:
         looks: in a row (but one) that must say the same before it is said aloud.
-        young: rounds before which nothing can be said but that numbers explode.
+        young: rounds before which, while twice `early` has not passed either, nothing can be said but
+            that numbers explode.
         early: progress before which a generator may still look like anything.
         late: progress by which diversity must have come.
         far: distance to the data above which samples are plainly not like them.
@@ -158,7 +159,7 @@ class Limits:
     certain: float = 0.98
     clear: float = 3.0
     blind: float = 0.4
-    still: float = 0.8
+    still: float = 0.9
     frozen: float = 0.05
     enough: float = 0.5
     swing: float = 1.0
@@ -180,7 +181,7 @@ def findings(chart: Chart, limits: Limits) -> Found:
     if not len(chart):
         return
     yield from _diverging(chart, limits)
-    if chart.progress < limits.early or chart.rounds < limits.young or len(chart) < 3:
+    if len(chart) < 3:
         return
     for rule in _RULES:
         yield from rule(chart, limits)
@@ -199,18 +200,18 @@ def _diverging(chart: Chart, limits: Limits) -> Found:
     logits = chart.column("largest logit")
     if len(logits) >= 4:
         before = max(1.0, float(np.median(logits[: len(logits) // 2])))
-        now = chart.usual("largest logit")
+        now = chart.at_least("largest logit")
         if now > limits.blown * before:
             yield _say("diverging", _sign("largest logit", now, limits.blown * before))
             return
-    distance = chart.usual("distance")
+    distance = chart.at_least("distance")
     if len(chart) >= 3 and distance > limits.lost:
         yield _say("diverging", _sign("distance", distance, limits.lost))
 
 
 def _collapse(chart: Chart, limits: Limits) -> Found:
     """Samples are all alike, all at once or within a class."""
-    diversity, twins = chart.usual("diversity"), chart.usual("duplicates")
+    diversity, twins = chart.at_most("diversity"), chart.at_least("duplicates")
     if diversity < limits.alike and _fallen(chart, limits):
         yield _say("collapse", _sign("diversity", diversity, limits.alike))
     elif twins > limits.twins:
@@ -218,14 +219,14 @@ def _collapse(chart: Chart, limits: Limits) -> Found:
     else:
         for name in chart.entries[-1].signs:
             of = name.removeprefix("diversity of ")
-            if of != name and (within := chart.usual(name)) < limits.alike:
+            if of != name and (within := chart.at_most(name)) < limits.alike:
                 yield _say("collapse", _sign(name, within, limits.alike), subject=of)
 
 
 def _partial(chart: Chart, limits: Limits) -> Found:
     """Samples differ, but less than the data do."""
     for sign in ("diversity", "rank"):
-        value = chart.usual(sign)
+        value = chart.at_most(sign)
         if value < limits.poor and not _rising(chart, sign):
             yield _say("partial collapse", _sign(sign, value, limits.poor))
             return
@@ -233,8 +234,9 @@ def _partial(chart: Chart, limits: Limits) -> Found:
 
 def _too_weak(chart: Chart, limits: Limits) -> Found:
     """What the doctor sees at a glance the discriminator does not."""
-    # Over six looks: a Wasserstein critic, which has no level to hold, turns about at first.
-    wins, distance = chart.usual("win rate", 6), chart.usual("distance")
+    # At each of three looks: a Wasserstein critic turns about at first.
+    wins = float(chart.column("win rate", 3).max())
+    distance = chart.at_least("distance")
     if wins < limits.blind and distance > limits.far:
         yield _say(
             "discriminator too weak",
@@ -245,8 +247,8 @@ def _too_weak(chart: Chart, limits: Limits) -> Found:
 
 def _too_strong(chart: Chart, limits: Limits) -> Found:
     """It is never wrong, by far, and samples do not get closer."""
-    wins, margin = chart.usual("win rate"), chart.usual("margin")
-    distance = chart.usual("distance")
+    wins, margin = chart.at_least("win rate"), chart.at_least("margin")
+    distance = chart.at_least("distance")
     if wins < limits.certain or margin < limits.clear or distance < limits.far:
         return
     if _still(chart, limits):
@@ -259,7 +261,14 @@ def _too_strong(chart: Chart, limits: Limits) -> Found:
 
 
 def _oscillating(chart: Chart, limits: Limits) -> Found:
-    """The distance swings, and its level does not fall."""
+    """The distance swings, and its level does not fall; or it has broken out and not come back."""
+    start, now = chart.entries[:2], chart.at_least("distance")
+    outbreaks = [
+        entry.signs.get("distance", 0.0) for entry in chart.entries[-6:] if entry not in start
+    ]
+    if now > limits.far and outbreaks and (worst := max(outbreaks)) > limits.lost:
+        yield _say("oscillating", _sign("distance of late", worst, limits.lost))
+        return
     distance = chart.column("distance", 8)
     distance = distance[~np.isnan(distance)]
     if len(distance) < 5:
@@ -267,7 +276,6 @@ def _oscillating(chart: Chart, limits: Limits) -> Found:
     level = float(np.median(distance))
     low, high = np.quantile(distance, [0.1, 0.9])
     swing = float(high - low) / max(level, 1e-6)
-    now = chart.usual("distance")
     if min(level, now) > limits.far and swing > limits.swing and _still(chart, limits):
         yield _say(
             "oscillating",
@@ -278,7 +286,7 @@ def _oscillating(chart: Chart, limits: Limits) -> Found:
 
 def _stalled(chart: Chart, limits: Limits) -> Found:
     """Far from the data and no closer than before, late in the run; or it does not move at all."""
-    distance, path = chart.usual("distance"), chart.usual("path")
+    distance, path = chart.at_least("distance"), chart.at_most("path")
     if distance < limits.far or not _still(chart, limits):
         return
     if path < limits.frozen:
@@ -293,7 +301,7 @@ def _stalled(chart: Chart, limits: Limits) -> Found:
 
 def _memorising(chart: Chart, limits: Limits) -> Found:
     """Samples are copies, or the discriminator knows its pictures from others."""
-    copying = chart.usual("copying")
+    copying = chart.at_most("copying")
     if copying < limits.copied:
         yield _say("memorising", _sign("copying", copying, limits.copied))
         return
@@ -313,7 +321,7 @@ def _labels(chart: Chart, limits: Limits) -> Found:
         return
     if told < limits.told:
         yield _say("labels unfit", _sign("labels told", told, limits.told))
-    elif (kept := chart.usual("labels kept")) < limits.kept * told:
+    elif (kept := chart.at_most("labels kept")) < limits.kept * told:
         yield _say("labels ignored", _sign("labels kept", kept, limits.kept * told))
 
 
@@ -338,14 +346,19 @@ _RULES: tuple[Callable[[Chart, Limits], Found], ...] = (
 
 
 def _still(chart: Chart, limits: Limits) -> bool:
-    """Whether the last third of the looks found samples no closer than the third before."""
-    distance = chart.column("distance")
-    distance = distance[~np.isnan(distance)]
-    third = max(2, len(distance) // 3)
-    if len(distance) < 2 * third:
+    """Whether samples are hardly closer to the data than they were half the way ago."""
+    known = [
+        entry for entry in chart.entries if not math.isnan(entry.signs.get("distance", math.nan))
+    ]
+    then = [entry for entry in known if entry.progress <= 0.5 * chart.progress]
+    some = max(1, len(known) // 4)
+    if len(known) < 3 or not then:
         return False
-    now, before = distance[-third:], distance[-2 * third : -third]
-    return float(np.median(now)) > limits.still * float(np.median(before))
+
+    def level(entries: Sequence[Entry]) -> float:
+        return float(np.median([entry.signs["distance"] for entry in entries]))
+
+    return level(known[-some:]) > limits.still * level(then[-some:])
 
 
 def _fallen(chart: Chart, limits: Limits) -> bool:
@@ -406,6 +419,13 @@ class Diagnostician:
                 del self._streaks[key]
         return self.verdicts()[0]
 
+    @property
+    def _young(self) -> bool:
+        """Whether the run has hardly begun: then a generator may look like anything."""
+        chart, limits = self.chart, self.limits
+        few = chart.rounds < limits.young and chart.progress < 2.0 * limits.early
+        return few or chart.progress < limits.early
+
     def verdicts(self) -> list[Verdict]:
         """All that hold, the one that matters most first; never empty."""
         found = [
@@ -417,7 +437,7 @@ class Diagnostician:
                 evidence=streak.evidence,
             )
             for (name, subject), streak in self._streaks.items()
-            if streak.looks >= self.limits.looks
+            if streak.looks >= self.limits.looks and (name == "diverging" or not self._young)
         ]
         order = [*ILL, "finished", "healthy"]
         found.sort(key=lambda verdict: order.index(verdict.name))
