@@ -1,11 +1,12 @@
 """Train the catalogue and keep what the doctor saw and what was true.
 
-    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list]
+    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance]
 
 DATA holds `fashion_mnist/`, `mnist_t10k/`, `emoji_noto/` and, for the FID,
 `weights/squeezenet1_1_features.safetensors`. Each case leaves `FOLDER/cases/NAME.json`: its events and
 the facts that `truth.py` decides on. What is there, or has been begun, is not run again, so that several
-such commands can share the work; about a minute and a half for a case on one core.
+such commands can share the work; about a minute and a half for a case on one core. `--balance` trains
+with `--balance auto`, into `FOLDER/balanced`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from catalogue import POINTS, Case, cases
 
 import faussaire
 from faussaire.core.batch import mix
+from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
 from faussaire.core.errors import Diverged
@@ -38,6 +40,7 @@ from faussaire.core.loop import Loop, Plan
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.doctor import modes
+from faussaire.doctor.balance import Balance
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.mixtures import cover, grid, ring
 from faussaire.doctor.watch import Watch
@@ -144,7 +147,7 @@ class Keeper:
         pass
 
 
-def play_points(case: Case) -> dict[str, Any]:
+def play_points(case: Case, out: Path, balance: bool) -> dict[str, Any]:
     """Train on a mixture, under the doctor's eyes, and count modes."""
     mixture = MIXTURES[case.data]
     torch.manual_seed(mix(case.seed, "weights"))
@@ -155,19 +158,28 @@ def play_points(case: Case) -> dict[str, Any]:
     held = np.arange(0, modes.POINTS, 200)
     rows = np.setdiff1d(np.arange(modes.POINTS), held)
     keeper = Keeper()
+    folder = out / "runs" / case.name
+    shutil.rmtree(folder, ignore_errors=True)
     loop = Loop(
         state,
         Stream([table], seed=mix(case.seed, "order"), rows=[rows]),
         Plan(batch=family.training["batch"], seed=case.seed),
         world=World(),
         audience=Audience([keeper]),
-        doctor=Watch(Examiner(state, table, rows, held, at_once=lambda: 256, seed=case.seed), {}),
+        doctor=Watch(
+            Examiner(state, table, rows, held, at_once=lambda: 256, seed=case.seed),
+            {},
+            balance=Balance(dict(vars(family.config))) if balance else None,
+            every=case.examples // 60 if balance else 0,
+        ),
+        checkpoints=Checkpoints(folder),
     )
     outcome = "complete"
     try:
         loop.run()
     except Diverged:
         outcome = "diverged"
+    shutil.rmtree(folder)
     found = {}
     if state.is_finite():
         found = asdict(cover(modes.samples(state, mixture), mixture))
@@ -183,7 +195,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def play_pictures(case: Case, data: Path, out: Path) -> dict[str, Any]:
+def play_pictures(case: Case, data: Path, out: Path, balance: bool) -> dict[str, Any]:
     """Train a family with the command, and measure what it makes."""
     assert case.family is not None
     run = out / "runs" / case.name
@@ -193,6 +205,8 @@ def play_pictures(case: Case, data: Path, out: Path) -> dict[str, Any]:
     words += [str(case.seed), "--examples", str(case.examples), "--out", str(run), "--keep", "1"]
     if base == "emoji":
         words += ["--channels", "rgb"]
+    if balance:
+        words += ["--balance", "auto"]
     if case.family != "classic":
         words += ["--size", "tiny"]
     measuring = ["--extractor", "squeezenet1.1", "--weights", str(data / "weights")]
@@ -270,26 +284,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--balance", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
-    (options.out / "cases").mkdir(parents=True, exist_ok=True)
+    folder = options.out / ("balanced" if options.balance else "cases")
+    folder.mkdir(parents=True, exist_ok=True)
     for case in cases():
         if options.only not in case.name:
             continue
         if options.list:
             print(case.name)
             continue
-        path = options.out / "cases" / f"{case.name}.json"
+        path = folder / f"{case.name}.json"
         try:
             path.with_suffix(".taken").open("x").close()
         except FileExistsError:
             continue
         began = time.monotonic()
-        found = (
-            play_points(case)
-            if case.family is None
-            else play_pictures(case, options.data, options.out)
-        )
+        if case.family is None:
+            found = play_points(case, options.out, options.balance)
+        else:
+            found = play_pictures(case, options.data, options.out, options.balance)
         record = {"name": case.name, **asdict(case), **found}
         path.write_text(json.dumps(record) + "\n")
         print(

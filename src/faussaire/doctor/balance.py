@@ -25,8 +25,8 @@ GENTLER = 0.5
 """Factor on both rates where a run breaks down or goes in circles."""
 APART = 0.5
 """Factor on the rate of the player that is too strong."""
-LEARN = 4.0
-"""Factor on the rate of a discriminator that sees nothing, up to the generator's rate."""
+LOST = 3.0
+"""Distance from which a generator that was taught nothing does not find back: it begins anew."""
 HELD_BACK = 4
 """Steps of the generator for each of a discriminator that wins, at most."""
 
@@ -140,7 +140,7 @@ def _fewer_steps(settings: Settings) -> dict[str, Any]:
 
 
 def _strengthen(settings: Settings) -> dict[str, Any]:
-    """A discriminator that sees nothing learns faster, and its opponent waits for it."""
+    """A discriminator that sees nothing learns as fast as its opponent, or that one waits for it."""
     if "discriminator_lr" not in settings:
         return {}
     found: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def _strengthen(settings: Settings) -> dict[str, Any]:
         found["generator_steps"] = settings["generator_steps"] // 2
     rate = _discriminator_rate(settings)
     if rate < settings["lr"]:
-        found["discriminator_lr"] = min(settings["lr"], LEARN * rate)
+        found["discriminator_lr"] = settings["lr"]
     else:
         found["lr"] = APART * settings["lr"]
         found["discriminator_lr"] = rate

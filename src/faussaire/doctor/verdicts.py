@@ -204,8 +204,9 @@ def _diverging(chart: Chart, limits: Limits) -> Found:
         if now > limits.blown * before:
             yield _say("diverging", _sign("largest logit", now, limits.blown * before))
             return
-    distance = chart.at_least("distance")
-    if len(chart) >= 3 and distance > limits.lost:
+    # Where nobody shows it the way, a generator runs off: that is no breakdown (`_too_weak`).
+    distance, taught = chart.at_least("distance"), _wins(chart) >= limits.blind
+    if taught and len(chart) >= 3 and distance > limits.lost:
         yield _say("diverging", _sign("distance", distance, limits.lost))
 
 
@@ -234,8 +235,7 @@ def _partial(chart: Chart, limits: Limits) -> Found:
 
 def _too_weak(chart: Chart, limits: Limits) -> Found:
     """What the doctor sees at a glance the discriminator does not."""
-    # At each of three looks: a Wasserstein critic turns about at first.
-    wins = float(chart.column("win rate", 3).max())
+    wins = _wins(chart)
     distance = chart.at_least("distance")
     if wins < limits.blind and distance > limits.far:
         yield _say(
@@ -243,6 +243,11 @@ def _too_weak(chart: Chart, limits: Limits) -> Found:
             _sign("win rate", wins, limits.blind),
             _sign("distance", distance, limits.far),
         )
+
+
+def _wins(chart: Chart) -> float:
+    """The best win rate of three looks: a Wasserstein critic turns about at first."""
+    return float(chart.column("win rate", 3).max())
 
 
 def _too_strong(chart: Chart, limits: Limits) -> Found:

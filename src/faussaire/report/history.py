@@ -158,7 +158,14 @@ def read_events(path: Path) -> History:
             signs = record.get("signs")
             if isinstance(signs, dict):
                 numbers = {k: float(v) for k, v in signs.items() if isinstance(v, float | int)}
-                chart.add(Entry(examples=at, progress=_number(record, "progress"), signs=numbers))
+                chart.add(
+                    Entry(
+                        examples=at,
+                        rounds=int(_number(record, "rounds")),
+                        progress=_number(record, "progress"),
+                        signs=numbers,
+                    )
+                )
         elif kind == "started":
             started, finished = record, {}
             ticks.cut(at)
