@@ -24,7 +24,7 @@ from catalogue import cases
 from truth import illness, usual_fids
 
 from faussaire.doctor.chart import Entry
-from faussaire.doctor.verdicts import Diagnostician
+from faussaire.doctor.verdicts import Diagnostician, diagnose_run
 
 EARLY = 0.3
 """Share of the budget within which an illness is to be named."""
@@ -49,6 +49,7 @@ def slim(record: Record) -> Record:
     looks = [event for event in events if event["event"] == "examined"]
     ticks = [event for event in events if event["event"] == "tick"]
     each = ticks[-1]["rounds"] / ticks[-1]["examples"] if ticks else 0.0
+    record["ended"] = round(ticks[-1]["progress"], 4) if ticks else 0.0
     record["looks"] = [
         {
             "examples": look["examples"],
@@ -75,6 +76,10 @@ def verdicts(record: Record) -> list[tuple[float, str, bool]]:
     for look in record["looks"]:
         verdict = doctor.see(Entry(**look))
         found.append((look["progress"], verdict.title, verdict.ill))
+    if record["outcome"] == "diverged":  # as `faussaire doctor` says it
+        found.append(
+            (record["ended"], diagnose_run(doctor.chart.entries, "diverged")[0].title, True)
+        )
     return found
 
 

@@ -31,6 +31,7 @@ HELD_BACK = 4
 """Steps of the generator for each of a discriminator that wins, at most."""
 
 Settings = Mapping[str, Any]
+Remedy = Callable[[Settings], dict[str, Any]]
 
 
 @dataclass
@@ -61,18 +62,25 @@ class Balance:
         remedy = _REMEDIES.get(verdict.name)
         if remedy is None or self.waited < PATIENCE or self.treatments >= MOST:
             return None
-        if verdict.name in ("diverging", "collapse"):
-            return self.rescue(verdict.title, checkpoints, well)
+        lost = any(one.sign == "distance" and one.value > LOST for one in verdict.evidence)
+        if lost or verdict.name in ("diverging", "collapse"):
+            return self.rescue(verdict.title, checkpoints, well, remedy)
         settings = remedy({**self.settings, **self.changed})
-        return (
-            self._prescribe(settings, f"{verdict.title}: {_words(settings)}") if settings else None
-        )
+        if not settings:
+            return None
+        return self._prescribe(settings, f"{verdict.title}: {_words(settings)}")
 
-    def rescue(self, what: str, checkpoints: Sequence[int], well: int) -> Treatment | None:
-        """Back to the last good checkpoint, with smaller steps."""
+    def rescue(
+        self,
+        what: str,
+        checkpoints: Sequence[int],
+        well: int,
+        remedy: Remedy | None = None,
+    ) -> Treatment | None:
+        """Back to the last good checkpoint, with a remedy; without one, with smaller steps."""
         if self.rescues >= RESCUES:
             return None
-        settings = _gentler({**self.settings, **self.changed})
+        settings = (remedy or _gentler)({**self.settings, **self.changed})
         good = [examples for examples in checkpoints if examples <= max(well, 0)]
         if not settings or not good:
             return None
@@ -166,7 +174,7 @@ def _distract(settings: Settings) -> dict[str, Any]:
     return {}
 
 
-_REMEDIES: Mapping[str, Callable[[Settings], dict[str, Any]]] = {
+_REMEDIES: Mapping[str, Remedy] = {
     "diverging": _gentler,
     "collapse": _gentler,
     "oscillating": _gentler,
