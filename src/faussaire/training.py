@@ -230,6 +230,9 @@ def _train(
             audience.observers.append(Previews(state, run, shop.images, plan.seed))
             audience.observers.extend(observers(settings))
             audience.observers.append(Reporter(run))
+        doctor = _doctor(state, shop, run, restored[1].get("doctor", {}) if restored else {})
+        if doctor is not None:
+            audience.observers.append(doctor)
         loop = Loop(
             state,
             shop.stream(),
@@ -247,7 +250,7 @@ def _train(
             },
             stop_asked=signals.asked,
             evaluate=evaluator,
-            doctor=_doctor(state, shop, run, restored[1].get("doctor", {}) if restored else {}),
+            doctor=doctor,
             pace=_pace(state, costs, plan.seconds),
         )
         signals.patient = True

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from faussaire.core.events import Examined
+from faussaire.core.events import Examined, Measured
 from faussaire.doctor.chart import Chart, Entry
 from faussaire.doctor.remedies import advice
 from faussaire.doctor.verdicts import (
@@ -229,6 +229,21 @@ def test_a_collapsed_run_is_stopped_where_that_was_asked_for_and_is_certain():
     assert watch.order == "go on"
     shown(watch, entries[12:])
     assert watch.order == "stop"
+
+
+def test_only_measurements_say_that_a_run_has_finished():
+    assert names(course()) == ["healthy"]
+    assert names(course(unbeaten=[0, 1, 2, 3, 4, 5, 6])) == ["finished"]
+    assert names(course(unbeaten=[0, 1, 2, 3, 4, 0, 1])) == ["healthy"]
+    watch = Watch(dict, {}, "finished")
+    entries = course()
+    shown(watch, entries[:10])
+    for best in (True, False, False, False, False, False):
+        watch.see(Measured(examples=1, elapsed=0.0, figures={"fid": 9.0}, best=best, seconds=1.0))
+    assert shown(watch, entries[10:12]) == ["finished"]
+    assert watch.order == "go on"
+    shown(watch, entries[12:])
+    assert watch.order == "finish"
 
 
 def test_a_stalled_run_is_finished_where_that_was_asked_for():

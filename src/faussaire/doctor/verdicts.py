@@ -139,6 +139,7 @@ class Limits:
         still: a distance that has fallen to no less than this share of what it was has not fallen.
         frozen: path of a generator that stands still.
         enough: progress after which a generator that is far and stays far will stay so.
+        unbeaten: measurements in a row, none of which was the best, after which none will be.
         swing: spread of the distance over its median, of a generator that runs in circles.
         copied: copying below which samples are copies.
         learnt: rise of the overfit sign that shows learning by heart.
@@ -162,6 +163,7 @@ class Limits:
     still: float = 0.9
     frozen: float = 0.05
     enough: float = 0.5
+    unbeaten: float = 4.0
     swing: float = 1.0
     copied: float = 0.7
     learnt: float = 0.25
@@ -331,9 +333,17 @@ def _labels(chart: Chart, limits: Limits) -> Found:
 
 
 def _well(chart: Chart, limits: Limits) -> Found:
-    """Close to the data, or getting closer; finished, where it was close and stays."""
-    distance = chart.usual("distance")
-    if distance < limits.far or (distance >= limits.far and not _still(chart, limits)):
+    """Close to the data, or getting closer; finished, where measured figures get no better either.
+
+    The doctor's eye is too coarse to say so alone: the FID still falls long after it sees no change.
+    """
+    distance, still = chart.usual("distance"), _still(chart, limits)
+    unbeaten = chart.column("unbeaten", 1)[0]
+    if distance < limits.far and still and unbeaten >= limits.unbeaten:
+        yield _say(
+            "finished", _sign("measurements without a better one", unbeaten, limits.unbeaten)
+        )
+    elif distance < limits.far or (distance >= limits.far and not still):
         yield _say("healthy", _sign("distance", distance, limits.far))
 
 

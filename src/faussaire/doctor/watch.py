@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from faussaire.core.events import Diagnosed, Examined
+from faussaire.core.events import Diagnosed, Event, Examined, Measured
 from faussaire.core.loop import Order
 from faussaire.core.treatment import Treatment
 from faussaire.doctor.balance import Balance
@@ -52,14 +52,25 @@ class Watch:
         self._mind = Diagnostician()
         self._said: Verdict | None = None
         self._well = -1
+        self._unbeaten: int | None = None
         for entry in past:
             self._see(entry)
+            if "unbeaten" in entry.signs:
+                self._unbeaten = int(entry.signs["unbeaten"])
 
     def _see(self, entry: Entry) -> Verdict:
         verdict = self._said = self._mind.see(entry)
         if not verdict.ill:
             self._well = entry.examples
         return verdict
+
+    def see(self, event: Event) -> None:
+        """Take note of what is measured, as an observer."""
+        if isinstance(event, Measured):
+            self._unbeaten = 0 if event.best else (self._unbeaten or 0) + 1
+
+    def close(self) -> None:
+        pass
 
     @property
     def looked_at(self) -> int:
@@ -70,7 +81,10 @@ class Watch:
     def diagnose(self, look: Examined) -> Diagnosed | None:
         """The verdict after this look, where it is not the one before."""
         entry = Entry(
-            examples=look.examples, rounds=look.rounds, progress=look.progress, signs=look.signs
+            examples=look.examples,
+            rounds=look.rounds,
+            progress=look.progress,
+            signs=with_measurements(look.signs, self._unbeaten),
         )
         before, now = self._said, self._see(entry)
         if before is not None and before.title == now.title:
@@ -127,6 +141,11 @@ class Watch:
             self._balance.load(record["balance"])
             self.every = int(record["every"])
             self._learn([Entry(**look) for look in record["looks"]])
+
+
+def with_measurements(signs: Mapping[str, float], unbeaten: int | None) -> dict[str, float]:
+    """Signs, and how many measurements there were since the best one, where any were made."""
+    return {**signs} if unbeaten is None else {**signs, "unbeaten": float(unbeaten)}
 
 
 def diagnosed(

@@ -146,6 +146,7 @@ def read_events(path: Path) -> History:
     started: dict[str, Any] = {}
     finished: dict[str, Any] = {}
     examples, elapsed, unreadable = 0, 0.0, 0
+    unbeaten: int | None = None
     for record in _records(text):
         if record is None:
             unreadable += 1
@@ -158,6 +159,8 @@ def read_events(path: Path) -> History:
             signs = record.get("signs")
             if isinstance(signs, dict):
                 numbers = {k: float(v) for k, v in signs.items() if isinstance(v, float | int)}
+                if unbeaten is not None:
+                    numbers["unbeaten"] = float(unbeaten)
                 chart.add(
                     Entry(
                         examples=at,
@@ -175,6 +178,8 @@ def read_events(path: Path) -> History:
                 stages.pop()
             if at > 0:
                 resumed.append(at)
+        elif kind == "measured":
+            unbeaten = 0 if record.get("best") else (unbeaten or 0) + 1
         elif kind == "treated":
             notes.append(Note(_treatment(record), at, when))
             if _number(record, "from_examples") > at:  # it went back
