@@ -210,6 +210,9 @@ class Idle:
     def examine(self):
         return {"diversity": 1.0}
 
+    def hurry(self):
+        self.hurried = getattr(self, "hurried", 0) + 1
+
     def diagnose(self, look):
         return None
 
@@ -277,6 +280,25 @@ def test_looks_take_their_share_of_the_time_and_more_of_it_early(table, monkeypa
     assert 0.015 * now < taken < 0.025 * now
     early = sum(progress <= 0.3 for progress in looks)
     assert early >= 0.45 * len(looks)
+    assert loop.doctor.hurried  # two seconds are a tenth of what all looks may take
+
+
+def test_an_examiner_in_a_hurry_looks_at_fewer(table):
+    sizes = []
+    state = state_of(width=8)
+    inner = state.family.examined
+
+    def look(batch, clock):
+        sizes.append(batch.total)
+        return inner(batch, clock)
+
+    Staged(state, look)
+    examiner = Examiner(state, table, ROWS[:150], ROWS[150:], at_once=lambda: 128)
+    for _ in range(4):
+        found = examiner()
+        examiner.hurry()
+    assert sizes[::2] == [128, 64, 48, 48]  # the others are of unseen pictures
+    assert {"overfit", "copying", "coverage"} <= found.keys()
 
 
 def test_a_family_without_the_game_is_no_patient():

@@ -86,6 +86,10 @@ class Doctor(Protocol):
         """Vital signs by name; empty where there is nothing to be found, now or later."""
         ...
 
+    def hurry(self) -> None:
+        """Look at fewer examples from now on, down to some limit."""
+        ...
+
     def diagnose(self, look: events.Examined) -> events.Diagnosed | None:
         """What is to be said of a look and those before it, where that is news."""
         ...
@@ -270,6 +274,8 @@ class Loop:
     """Share of a run's time that the doctor may take."""
     AT_FIRST = 0.06
     """The share while the run is young: what goes wrong mostly goes wrong early."""
+    LOOKS = 24
+    """Looks that a run should have; where its time allows fewer, they are made at fewer examples."""
 
     def __init__(
         self,
@@ -492,6 +498,10 @@ class Loop:
             self._tell(events.Noted, message=f"The doctor had to give up: {error!r}.")
             return None
         self._looked += taken
+        # The first look takes longer, and knows nothing of the speed yet.
+        allowed = self.EXAMINING * (self.state.elapsed + self._outlook()[1])
+        if self._looked > taken and not self.doctor.every and taken * self.LOOKS > allowed:
+            self.doctor.hurry()
         self._next_look = time.monotonic() + max(taken / self.AT_FIRST, self._interval)
         for event in (look, news):
             if event is not None:

@@ -25,6 +25,8 @@ LOOKS = 128
 """Reals and fakes of an examination, where pictures are small."""
 VALUES = 1 << 22
 """Numbers in all the reals of an examination, beyond which there are fewer; 16 at least."""
+LEAST = 48
+"""Reals and fakes of an examination in a run so short that more would leave it too few."""
 FEWEST = 8
 """Training examples below which nothing can be said of them."""
 REMEMBERED = 4096
@@ -91,6 +93,13 @@ class Examiner:
                 return found  # of NaN nothing else can be said
             self._remember(seen)
             return {**found, **self._forgeries(seen)}
+
+    def hurry(self) -> None:
+        """Look at half as many examples from now on, `LEAST` at least."""
+        least = min(LEAST, len(self._train))
+        self._train = self._train[: max(least, len(self._train) // 2)]
+        self._unseen = self._unseen[: max(least, len(self._unseen) // 2)]
+        self._places = []  # other latents than before
 
     def _look(self, family: Family[Any]) -> Look | None:
         """What the players make of training examples, on the CPU; None where there is no game."""

@@ -126,7 +126,7 @@ class Limits:
         young: rounds before which, while twice `early` has not passed either, nothing can be said but
             that numbers explode.
         early: progress before which a generator may still look like anything.
-        late: progress by which diversity must have come.
+        late: progress by which diversity must have come, and samples follow their labels.
         far: distance to the data above which samples are plainly not like them.
         lost: distance at which samples are further from the data than these are wide.
         blown: largest logit, over what it was, that comes before NaN.
@@ -328,7 +328,10 @@ def _labels(chart: Chart, limits: Limits) -> Found:
         return
     if told < limits.told:
         yield _say("labels unfit", _sign("labels told", told, limits.told))
-    elif (kept := chart.at_most("labels kept")) < limits.kept * told:
+        return
+    # Labels are learnt after looks: samples may follow them later.
+    kept = chart.at_most("labels kept")
+    if chart.progress > limits.late and kept < limits.kept * told:
         yield _say("labels ignored", _sign("labels kept", kept, limits.kept * told))
 
 

@@ -11,6 +11,7 @@ from faussaire.core.loop import Order
 from faussaire.core.treatment import Treatment
 from faussaire.doctor.balance import Balance
 from faussaire.doctor.chart import Entry
+from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.remedies import advice
 from faussaire.doctor.verdicts import MEANINGS, Diagnostician, Verdict
 
@@ -63,6 +64,11 @@ class Watch:
         if not verdict.ill:
             self._well = entry.examples
         return verdict
+
+    def hurry(self) -> None:
+        """Look at fewer examples from now on."""
+        if isinstance(self.examine, Examiner):
+            self.examine.hurry()
 
     def see(self, event: Event) -> None:
         """Take note of what is measured, as an observer."""
