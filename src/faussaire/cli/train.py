@@ -51,7 +51,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Parse, then train."""
-    words, family, source = positionals(_batch_auto(arguments))
+    words, family, source = positionals(batch_auto(arguments))
     known = peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
     family = family or layer.get("family")
@@ -132,7 +132,7 @@ def start(
     return 0
 
 
-def _batch_auto(arguments: list[str]) -> list[str]:
+def batch_auto(arguments: list[str]) -> list[str]:
     """`--batch auto` keeps the batch and asks how much of it fits at once."""
     words = [word.replace("--batch=auto", "--micro=auto") for word in arguments]
     for index, pair in enumerate(pairwise(words)):

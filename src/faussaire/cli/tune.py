@@ -13,7 +13,7 @@ from rich.text import Text
 
 from faussaire import families
 from faussaire.cli.console import err, out, print_json, print_table, warn
-from faussaire.cli.train import parse_settings, peek, positionals
+from faussaire.cli.train import batch_auto, parse_settings, peek, positionals
 from faussaire.core.config import Duration, Settings, TrainingConfig, read_yaml
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_duration
@@ -76,7 +76,7 @@ class Trials(TrainingConfig):
 
 def run(arguments: list[str]) -> int:
     """Search, then show what was found."""
-    words, family, source = positionals(arguments)
+    words, family, source = positionals(batch_auto(arguments))
     known = peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
     family, source = family or layer.get("family"), source or layer.get("source")

@@ -124,7 +124,7 @@ class Search:
                 return self._search(signals)
             except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError) as error:
                 raise UserError(
-                    f"The study could not be read or written: {str(error).partition(chr(10))[0]}",
+                    f"The study could not be read or written: {_first_line(error)}",
                     "Nothing that was trained is lost: the same command goes on.",
                 ) from error
             finally:
@@ -175,10 +175,9 @@ class Search:
                 ),
             )
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-            said = str(error).partition("\n")[0]
             where = "--storage" if plan.storage else f"'{plan.out / 'study.db'}'"
             raise UserError(  # not the address, which may hold a password
-                f"The study in {where} cannot be opened: {said}",
+                f"The study in {where} cannot be opened: {_first_line(error)}",
                 "Check that it is there and that its driver is installed; "
                 "--storage takes what Optuna takes, such as postgresql://user@host/database.",
             ) from error
@@ -584,6 +583,11 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.whole:
         return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
     return FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _first_line(error: BaseException) -> str:
+    """What a storage's error says first; Optuna's own words hide the database's."""
+    return str(error.__cause__ or error).partition("\n")[0]
 
 
 def _first(start: bool) -> str:
