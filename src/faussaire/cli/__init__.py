@@ -17,6 +17,7 @@ COMMANDS = {
     "resume": "Continue a run: faussaire resume runs/dcgan-photos",
     "check": "Look at data before training: faussaire check photos/",
     "advise": "Which family for your data and machine: faussaire advise photos/",
+    "tune": "Search for the settings that suit your data: faussaire tune dcgan photos/",
     "sample": "Make pictures with a trained run",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import RenderableType
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from faussaire.cli.console import out, parse, print_json, warn
+from faussaire.cli.console import out, parse, print_json, print_table, warn
 from faussaire.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,10 +86,10 @@ def show(found: Comparison) -> None:
     runs.add_row(Text("settings that differ" if differing else "no setting differs", style="bold"))
     for label, values in differing:
         runs.add_row(Text(label), *map(Text, values))
-    _print(runs)
+    print_table(runs)
     if found.rows:
         out.print()
-        _print(_figures(found))
+        print_table(_figures(found))
         if any(row.close for row in found.rows):
             out.print("(close: less than two standard errors behind the best)", style="dim")
     for one in found.incomparable:
@@ -125,10 +124,3 @@ def _table(*headers: str) -> Table:
     for header in headers:
         table.add_column(Text(header), no_wrap=True)
     return table
-
-
-def _print(table: Table) -> None:
-    """Print a table at its full width: a narrow terminal wraps lines, and nothing is cut."""
-    wide = out.options.update(width=100_000)
-    table.width = Measurement.get(out, wide, table).maximum
-    out.print(table)

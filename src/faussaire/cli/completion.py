@@ -70,7 +70,7 @@ def answers(words: list[str]) -> list[str]:
         return [name for name in COMMANDS if name.startswith(word)]
     if word.startswith("-"):
         return [flag for flag in _flags(before) if flag.startswith(word)]
-    if before in (["train"], ["families"]):
+    if before in (["train"], ["tune"], ["families"]):
         return [name for name in families.names() if name.startswith(word)]
     if before == ["completion"]:
         return list(_SCRIPTS)
@@ -81,14 +81,15 @@ def _flags(before: list[str]) -> list[str]:
     """The flags of a command, and of a family where one is named."""
     import importlib
 
-    from faussaire.cli.train import Command
+    from faussaire.cli import train, tune
     from faussaire.core.config import DataConfig, TrainingConfig
 
     names: list[str] = []
-    if before[0] in ("train", "resume"):
-        for kind in (DataConfig, TrainingConfig, Command):
+    if before[0] in ("train", "resume", "tune"):
+        own = tune.Command if before[0] == "tune" else train.Command
+        for kind in (DataConfig, TrainingConfig, own):
             names += [field.name for field in dataclasses.fields(kind)]
-        if before[0] == "train" and len(before) > 1 and before[1] in families.names():
+        if before[0] != "resume" and len(before) > 1 and before[1] in families.names():
             names += families.describe(before[1]).fields
     else:
         options = importlib.import_module(f"faussaire.cli.{before[0]}").Options

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     Progress,
@@ -16,6 +17,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from faussaire.core.errors import UserError
 from faussaire.core.events import (
@@ -51,6 +53,13 @@ def warn(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print JSON on standard output, undecorated."""
     print(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def print_table(table: Table) -> None:
+    """Print a table at its full width: a narrow terminal wraps lines, and nothing is cut."""
+    wide = out.options.update(width=100_000)
+    table.width = Measurement.get(out, wide, table).maximum
+    out.print(table)
 
 
 def parse(command: str, kind: Any, arguments: list[str], **how: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faussaire.cli.train import Command, _parse, start
+from faussaire.cli.train import Command, parse_settings, start
 from faussaire.core.errors import UserError
 from faussaire.core.run import Run
 
@@ -32,6 +32,6 @@ def run(arguments: list[str]) -> int:
                 f"faussaire resume takes no {flag}: a run has a folder and settings of its own.",
                 "Give single settings as flags, or use `faussaire train` for a new run.",
             )
-    settings, command = _parse(family, source, words, [stored])
+    settings, command = parse_settings(family, source, words, [stored])
     command = Command(**{**vars(command), "out": path})
     return start(settings, command, ["resume", *arguments], new_budget=True)

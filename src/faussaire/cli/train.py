@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +15,7 @@ import tyro
 from faussaire import families
 from faussaire.cli import launch
 from faussaire.cli.console import Reading, console, memory, out, parse, print_json
-from faussaire.core.config import Settings, read_yaml, resolve, sections
+from faussaire.core.config import Settings, TrainingConfig, read_yaml, resolve, sections
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration, format_resolution
 from faussaire.core.run import Run
@@ -50,8 +51,8 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Parse, then train."""
-    words, family, source = _positionals(_batch_auto(arguments))
-    known = _peek(words)
+    words, family, source = positionals(batch_auto(arguments))
+    known = peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
     family = family or layer.get("family")
     if family is None:
@@ -75,7 +76,7 @@ def run(arguments: list[str]) -> int:
 
     chosen = {name: known.get(name) for name in ("preset", "size")}
     below = [*layers(family, stored, **chosen), layer]
-    settings, command = _parse(family, str(source or "SOURCE"), words, below)
+    settings, command = parse_settings(family, str(source or "SOURCE"), words, below)
     return start(settings, command, ["train", *arguments])
 
 
@@ -131,7 +132,7 @@ def start(
     return 0
 
 
-def _batch_auto(arguments: list[str]) -> list[str]:
+def batch_auto(arguments: list[str]) -> list[str]:
     """`--batch auto` keeps the batch and asks how much of it fits at once."""
     words = [word.replace("--batch=auto", "--micro=auto") for word in arguments]
     for index, pair in enumerate(pairwise(words)):
@@ -140,7 +141,7 @@ def _batch_auto(arguments: list[str]) -> list[str]:
     return words
 
 
-def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
+def positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:
     """The leading words that are no flags: family and source; and what is left."""
     words = list(arguments)
     found: list[str] = []
@@ -149,7 +150,7 @@ def _positionals(arguments: list[str]) -> tuple[list[str], str | None, str | Non
     return words, found[0] if found else None, found[1] if len(found) > 1 else None
 
 
-def _peek(words: list[str]) -> dict[str, str]:
+def peek(words: list[str]) -> dict[str, str]:
     """What lies underneath the flags, and so must be known before they are read."""
     found = {}
     for index, word in enumerate(words):
@@ -161,22 +162,42 @@ def _peek(words: list[str]) -> dict[str, str]:
     return found
 
 
-def _parse(
-    family: str, source: str, words: list[str], layers: list[dict[str, Any]]
-) -> tuple[Settings, Command]:
-    """Settings from layers of flat values, each over the one before, and flags over all."""
+def parse_settings(
+    family: str,
+    source: str,
+    words: list[str],
+    layers: Sequence[Mapping[str, Any]],
+    *,
+    name: str = "train",
+    kind: type = Command,
+    training: type[TrainingConfig] = TrainingConfig,
+) -> tuple[Settings, Any]:
+    """Settings from layers of flat values, each over the one before, and flags over all.
+
+    Args:
+        family, source: as typed.
+        words: the flags.
+        layers: flat settings.
+        name: the command's.
+        kind: what else it takes, a dataclass.
+        training: the settings of training with the command's own words for what they mean.
+
+    Returns:
+        The settings, and an instance of `kind`.
+    """
     model = families.load_family(family).Config
     below = resolve(family, source, model, *layers)
-    kinds: dict[str, type] = {**sections(model), "command": Command}
+    below = dataclasses.replace(below, training=training(**vars(below.training)))
+    kinds: dict[str, type] = {**sections(model), "training": training, "command": kind}
     group = dataclasses.make_dataclass(
         "Options",
         [
             (
-                name,
-                tyro.conf.OmitArgPrefixes[kind],
-                dataclasses.field(default=getattr(below, name, Command())),
+                part,
+                tyro.conf.OmitArgPrefixes[cls],
+                dataclasses.field(default=getattr(below, part, kind())),
             )
-            for name, kind in kinds.items()
+            for part, cls in kinds.items()
         ],
         frozen=True,
     )
@@ -188,13 +209,13 @@ def _parse(
         cleared = dataclasses.replace(below.training, examples=None, duration=None)
         default = dataclasses.replace(default, training=cleared)
     options = parse(
-        f"train {family} SOURCE", tyro.conf.OmitArgPrefixes[group], words, default=default
+        f"{name} {family} SOURCE", tyro.conf.OmitArgPrefixes[group], words, default=default
     )
     settings = Settings(
         family=family,
         source=source,
         data=options.data,
-        training=options.training,
+        training=TrainingConfig(**vars(options.training)),
         model=options.model,
     )
     return settings, options.command

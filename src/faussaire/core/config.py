@@ -242,9 +242,7 @@ def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -
     Raises:
         UserError: an unknown key (with the nearest known one), or a value of the wrong kind.
     """
-    known = {
-        key: (name, hint) for name, cls in sections(model).items() for key, hint in _hints(cls)
-    }
+    known = {key: (name, hint) for name, cls in sections(model).items() for key, hint in hints(cls)}
     values: dict[str, dict[str, Any]] = {name: {} for name in sections(model)}
     for layer in layers:
         for written, value in layer.items():
@@ -346,17 +344,17 @@ def _attribute(key: str) -> str:
     return "duration" if key == "for" else key
 
 
-def _hints(cls: type) -> list[tuple[str, Any]]:
+def hints(cls: type) -> list[tuple[str, Any]]:
     """Keys in the flat namespace and their types, metadata kept."""
-    hints = typing.get_type_hints(cls, include_extras=True)
+    found = typing.get_type_hints(cls, include_extras=True)
     return [
-        ("for" if field.name == "duration" else field.name, hints[field.name])
+        ("for" if field.name == "duration" else field.name, found[field.name])
         for field in dataclasses.fields(cls)
     ]
 
 
 def _fields(section: Any) -> dict[str, tuple[Any, Any]]:
-    return {key: (hint, getattr(section, _attribute(key))) for key, hint in _hints(type(section))}
+    return {key: (hint, getattr(section, _attribute(key))) for key, hint in hints(type(section))}
 
 
 def _plain(hint: Any, value: Any) -> Any:

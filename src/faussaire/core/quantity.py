@@ -120,3 +120,16 @@ def format_bytes(size: float) -> str:
 def format_resolution(height: int, width: int) -> str:
     """`64` for a square, else `WIDTHxHEIGHT`: the inverse of `parse_resolution`."""
     return str(width) if height == width else f"{width}x{height}"
+
+
+def format_plain(value: object) -> str:
+    """A value as people write it: `2e-4`, `0.5`, `64`, `none`, in at most four significant digits."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, float):
+        return str(value)
+    size = abs(value)
+    if value == 0 or 1e-3 <= size < 1e6:
+        return f"{value:.4g}" if size < 1e4 else f"{value:.0f}"
+    mantissa, exponent = f"{value:.3e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

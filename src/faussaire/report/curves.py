@@ -21,8 +21,8 @@ POINTS = 400  # a chart is some 600 pixels wide: more points cannot be seen
 
 # The drawing in its own units; a page scales it. Margins leave room for the larger letters that a
 # narrow screen needs.
-_WIDTH, _HEIGHT = 600.0, 270.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 14.0, 16.0, 38.0
+WIDTH, HEIGHT = 600.0, 270.0
+LEFT, RIGHT, TOP, BOTTOM = 56.0, 14.0, 16.0, 38.0
 _DASHES = ("", "7 3", "2 3")
 
 
@@ -65,8 +65,13 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """Data to drawing units."""
+class Scale:
+    """Data to drawing units.
+
+    Attributes:
+        low, high: ends of the axis.
+        start, end: where they are drawn.
+    """
 
     low: float
     high: float
@@ -111,9 +116,9 @@ def line_chart(
     end = max(float(line.raw_x[-1]) for line in lines)
     steps_x, steps_y = nice_ticks(begin, max(end, 1.0), 6), nice_ticks(low, high, 5)
     low, high = min(low, steps_y[0]), max(high, steps_y[-1])
-    x = _Scale(begin, max(end, 1.0), _LEFT, _WIDTH - _RIGHT)
-    y = _Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
-    parts = [_grid(steps_x, steps_y, x, y)]
+    x = Scale(begin, max(end, 1.0), LEFT, WIDTH - RIGHT)
+    y = Scale(low, high, HEIGHT - BOTTOM, TOP)
+    parts = [grid(_labelled(steps_x), _labelled(steps_y), x, y)]
     parts += [_mark(at, word, x) for at, word in marks if begin < at < end]
     if reference is not None and low <= reference[0] <= high:
         parts.append(_reference(reference, y))
@@ -136,23 +141,23 @@ def line_chart(
             strong.append(f'<circle {place} r="3.5" style="{stroke.replace("stroke", "fill")}"/>')
         finite = one.values[np.isfinite(one.values)]
         keys.append(Key(one.name, colour, format_value(float(finite[-1])), dash))
-    frame = f'x="{_LEFT}" y="0" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _BOTTOM + 1}"'
+    frame = f'x="{LEFT}" y="0" width="{WIDTH - LEFT - RIGHT}" height="{HEIGHT - BOTTOM + 1}"'
     # A nested <svg> clips without an id, of which a page with many charts would need many.
     body = (
-        f'<svg {frame} viewBox="{_LEFT} 0 {_WIDTH - _LEFT - _RIGHT} {_HEIGHT - _BOTTOM + 1}">'
+        f'<svg {frame} viewBox="{LEFT} 0 {WIDTH - LEFT - RIGHT} {HEIGHT - BOTTOM + 1}">'
         f"{''.join(faint)}{''.join(strong)}</svg>"
     )
     data = (
-        f'data-left="{_LEFT}" data-right="{_WIDTH - _RIGHT}" data-top="{_TOP}" '
-        f'data-bottom="{_HEIGHT - _BOTTOM}" data-end="{max(end, 1.0):.10g}" '
+        f'data-left="{LEFT}" data-right="{WIDTH - RIGHT}" data-top="{TOP}" '
+        f'data-bottom="{HEIGHT - BOTTOM}" data-end="{max(end, 1.0):.10g}" '
         f'data-low="{low:.10g}" data-high="{high:.10g}"'
     )
     label = escape(f"{title}. {description}")
     # Not <title>: browsers show it as a tooltip over the read-out.
     svg = (
-        f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {_WIDTH:g} {_HEIGHT:g}" '
+        f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" '
         f"{data}><desc>{escape(description)}</desc>{''.join(parts)}{body}"
-        f'<line class="pointer" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" visibility="hidden"/></svg>'
+        f'<line class="pointer" y1="{TOP}" y2="{HEIGHT - BOTTOM}" visibility="hidden"/></svg>'
     )
     note = f"Peaks up to {format_value(cut)} are cut off." if cut is not None else ""
     return Chart(title, Markup(svg), tuple(keys), note)
@@ -293,7 +298,7 @@ def _limits(
     return low, high, cut
 
 
-def _path(xs: np.ndarray, ys: np.ndarray, x: _Scale, y: _Scale) -> str:
+def _path(xs: np.ndarray, ys: np.ndarray, x: Scale, y: Scale) -> str:
     """SVG path data, broken where values are missing."""
     pieces: list[str] = []
     pen = "M"
@@ -307,49 +312,63 @@ def _path(xs: np.ndarray, ys: np.ndarray, x: _Scale, y: _Scale) -> str:
     return "".join(pieces)
 
 
-def _grid(steps_x: list[float], steps_y: list[float], x: _Scale, y: _Scale) -> str:
-    """Horizontal lines, and the labels of both axes."""
+def _labelled(steps: Sequence[float]) -> list[tuple[float, str]]:
+    """Round numbers with their labels."""
+    step = steps[1] - steps[0] if len(steps) > 1 else 1.0
+    return [(value, format_tick(value, step)) for value in steps]
+
+
+def grid(
+    labels_x: Sequence[tuple[float, str]],
+    labels_y: Sequence[tuple[float, str]],
+    x: Scale,
+    y: Scale,
+) -> str:
+    """Horizontal lines, and the labels of both axes.
+
+    Args:
+        labels_x, labels_y: places, as the scales have them, and their labels.
+        x, y: the axes.
+    """
     parts = []
-    step_y = steps_y[1] - steps_y[0] if len(steps_y) > 1 else 1.0
-    for value in steps_y:
+    for value, label in labels_y:
         at = float(y(value))
         parts.append(
-            f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
-            f'<text class="tick" x="{_LEFT - 8}" y="{at:.1f}" dy="0.34em" text-anchor="end">'
-            f"{format_tick(value, step_y)}</text>"
+            f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>'
+            f'<text class="tick" x="{LEFT - 8}" y="{at:.1f}" dy="0.34em" text-anchor="end">'
+            f"{escape(label)}</text>"
         )
-    step_x = steps_x[1] - steps_x[0] if len(steps_x) > 1 else 1.0
-    base = _HEIGHT - _BOTTOM
-    for index, value in enumerate(steps_x):
+    base = HEIGHT - BOTTOM
+    for index, (value, label) in enumerate(labels_x):
         at = float(x(value))
         # Every second label can be hidden on a narrow screen.
         parts.append(
             f'<text class="tick{" odd" if index % 2 else ""}" x="{at:.1f}" y="{base + 12:.1f}" '
-            f'dy="0.7em" text-anchor="{_anchor(at)}">{format_tick(value, step_x)}</text>'
+            f'dy="0.7em" text-anchor="{_anchor(at)}">{escape(label)}</text>'
         )
     return "".join(parts)
 
 
 def _anchor(at: float) -> str:
     """Labels at the right edge end there, so that none is cut."""
-    return "end" if at > _WIDTH - _RIGHT - 8 else "middle"
+    return "end" if at > WIDTH - RIGHT - 8 else "middle"
 
 
-def _mark(at: float, word: str, x: _Scale) -> str:
+def _mark(at: float, word: str, x: Scale) -> str:
     place = float(x(at))
-    left = place < 0.75 * _WIDTH
+    left = place < 0.75 * WIDTH
     return (
-        f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" '
-        f'y2="{_HEIGHT - _BOTTOM}"/><text class="word" x="{place + (5 if left else -5):.1f}" '
-        f'y="{_TOP + 2}" dy="0.5em" text-anchor="{"start" if left else "end"}">'
+        f'<line class="mark" x1="{place:.1f}" x2="{place:.1f}" y1="{TOP}" '
+        f'y2="{HEIGHT - BOTTOM}"/><text class="word" x="{place + (5 if left else -5):.1f}" '
+        f'y="{TOP + 2}" dy="0.5em" text-anchor="{"start" if left else "end"}">'
         f"{escape(word)}</text>"
     )
 
 
-def _reference(reference: tuple[float, str], y: _Scale) -> str:
+def _reference(reference: tuple[float, str], y: Scale) -> str:
     at = float(y(reference[0]))
     return (
-        f'<line class="reference" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" '
-        f'y2="{at:.1f}"/><text class="word" x="{_WIDTH - _RIGHT - 4}" y="{at - 6:.1f}" '
+        f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" '
+        f'y2="{at:.1f}"/><text class="word" x="{WIDTH - RIGHT - 4}" y="{at - 6:.1f}" '
         f'text-anchor="end">{escape(reference[1])}</text>'
     )
