@@ -51,6 +51,11 @@ def treated(name: str, looks: int = PATIENCE, **settings: object) -> Treatment |
             {"critic_steps": 1, "discriminator_lr": 1e-4},
         ),
         ("discriminator too strong", {}, {"generator_steps": 2, "discriminator_lr": 1e-4}),
+        (
+            "discriminator too strong",
+            {"lr": 1e-7, "discriminator_lr": 4e-4, "generator_steps": 4},
+            {"lr": 1e-4, "discriminator_lr": 2e-4},
+        ),
         ("discriminator too weak", {"discriminator_lr": 1e-6}, {"discriminator_lr": 2e-4}),
         ("discriminator too weak", {}, {"lr": 1e-4, "discriminator_lr": 2e-4}),
         ("oscillating", {"discriminator_lr": 4e-4}, {"lr": 1e-4, "discriminator_lr": 2e-4}),

@@ -27,6 +27,8 @@ APART = 0.5
 """Factor on the rate of the player that is too strong."""
 LOST = 3.0
 """Distance from which a generator that was taught nothing does not find back: it begins anew."""
+RATIO = 4.0
+"""How many times the generator's rate the discriminator's is, at most."""
 HELD_BACK = 4
 """Steps of the generator for each of a discriminator that wins, at most."""
 
@@ -133,10 +135,17 @@ def _gentler(settings: Settings) -> dict[str, Any]:
 
 
 def _weaken(settings: Settings) -> dict[str, Any]:
-    """A discriminator that wins is trained less often, then held back, and its rate lowered."""
+    """A discriminator that wins is trained less often, then held back, and its rate lowered.
+
+    A generator that is much slower than it (two rates differ by four at most in the papers) catches up.
+    """
     if "discriminator_lr" not in settings or settings.get("gradient_penalty"):
         return _fewer_steps(settings)
-    return {**_fewer_steps(settings), "discriminator_lr": APART * _discriminator_rate(settings)}
+    rate = _discriminator_rate(settings)
+    found = {**_fewer_steps(settings), "discriminator_lr": APART * rate}
+    if settings["lr"] < rate / RATIO:
+        found["lr"] = rate / RATIO
+    return found
 
 
 def _fewer_steps(settings: Settings) -> dict[str, Any]:
