@@ -102,15 +102,17 @@ class Stacked:
 
 
 KINDS = {"modes": Modes, "stacked": Stacked}
+_KIND = (
+    Annotated[Modes, tyro.conf.subcommand(name="modes")]
+    | Annotated[Stacked, tyro.conf.subcommand(name="stacked")]
+)
 _PLAYS = {1: 150_000, 2: 150_000, 3: 6_400_000}
 _SHOWN = 24
 
 
 def run(arguments: list[str]) -> int:
     """Train, count, print."""
-    kinds = (Annotated[kind, tyro.conf.subcommand(name=name)] for name, kind in KINDS.items())
-    one, other = kinds
-    options = parse("bench", one | other, arguments)
+    options: Modes | Stacked = parse("bench", _KIND, arguments)
     from faussaire.doctor.modes import RECIPES
 
     recipes = options.recipes or tuple(RECIPES)
@@ -119,8 +121,10 @@ def run(arguments: list[str]) -> int:
         raise UserError("Nothing was asked for.", "Give --seeds a number.")
     if options.plot is not None and options.plot.exists() and not options.overwrite:
         raise UserError(f"'{options.plot}' exists.", "Add --overwrite, or name another file.")
-    play = _modes if isinstance(options, Modes) else _stacked
-    play(options, recipes)
+    if isinstance(options, Modes):
+        _modes(options, recipes)
+    else:
+        _stacked(options, recipes)
     if options.plot is not None and not options.json:
         out.print(f"samples are drawn in {options.plot}", markup=False)
     return 0

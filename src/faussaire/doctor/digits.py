@@ -7,7 +7,7 @@ learns one class more: digits spoiled in the ways in which generators fail, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import safetensors.torch
@@ -133,21 +133,24 @@ class Lessons:
     Half of both are roughened, so that neither specks nor ragged strokes are what tells them.
     """
 
-    name, key, whole = "lessons", "", True
+    name: str = "lessons"
+    key: str = ""
+    whole: bool = True
 
     def __init__(self, digits: Digits) -> None:
         pixels, labels = digits.images.pixels[digits.taught], digits.labels[digits.taught]
         clean = np.concatenate([pixels, spoiled(pixels, labels, seed=mix("lessons"))])
         self._pixels = np.concatenate([clean, roughened(clean, seed=mix("lessons"))])
         self.labels = np.tile(np.concatenate([labels, np.full(len(labels), digits.classes)]), 2)
-        self.shape = (*digits.images.resolution, 1)
+        height, width = digits.images.resolution
+        self.shape = (height, width, 1)
         self.classes = (*digits.images.classes, "none")
 
     def __len__(self) -> int:
         return len(self._pixels)
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        return self._pixels[rows]
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        return self._pixels[np.asarray(rows)]
 
 
 # ---- Spoiling ----
