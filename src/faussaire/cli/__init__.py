@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
     "film": "A film through the latent space, or of the training",
-    "bench": "Which games find all modes of known mixtures: faussaire bench modes",
+    "bench": "Which games find all modes where they are known: faussaire bench modes",
     "runs": "List runs",
     "info": "Everything about one run",
     "report": "Write a run's report.html anew",

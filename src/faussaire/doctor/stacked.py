@@ -16,7 +16,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -92,11 +92,12 @@ def cover(told: np.ndarray, chances: np.ndarray, shares: np.ndarray, classes: in
 
 @dataclass(frozen=True, kw_only=True)
 class StackedConfig(DCGANConfig):
-    """Settings of a game on stacks: DCGAN's, with rates that fall to 0."""
+    """Settings of a game on stacks, alike for all recipes: DCGAN's, with rates that fall to 0."""
 
     width: int = 32
     max_width: int = 256
-    lr: float = 2e-4
+    lr: float = 1e-3
+    lr_decay: Literal["none", "linear"] = "linear"
     beta1: float = 0.0
     beta2: float = 0.99
 
