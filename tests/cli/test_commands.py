@@ -14,6 +14,7 @@ from PIL import Image
 
 import faussaire as package
 from cli.commands import TINY, environment, faussaire, make_pictures, start, weights
+from doctor.bars import write_bars
 from faussaire.cli import COMMANDS, main
 
 SOURCE = Path(package.__file__).parent
@@ -392,3 +393,38 @@ def test_bench_modes_counts_and_draws(tmp_path):
     said, _ = faussaire(*words)
     assert "ring8" in said
     assert "published" in said
+
+
+def test_bench_stacked_counts_and_draws(tmp_path, capsys):
+    bars, plot = write_bars(tmp_path), tmp_path / "stacks.png"
+    words = ["bench", "stacked", str(bars), "--resolution", "16", "--device", "cpu"]
+    small = ["--digits", "2", "--examples", "640", "--samples", "300", "--width", "4"]
+    few = ["--recipes", "gan", "r3gan"]
+    said, _ = faussaire(*words, *small, *few, "--plot", plot, "--json")
+    found = json.loads(said)
+    real, *others = found["results"]
+    assert (real["recipe"], real["touched"], real["modes"]) == ("(real)", 9, 9)
+    assert [one["recipe"] for one in others] == ["gan", "r3gan"]
+    # Ten rounds teach nothing: what they made are no digits.
+    assert all(one["examples"] == 640 and one["quality"] < 0.1 < real["quality"] for one in others)
+    assert found["classifier"]["accuracy"] > 0.9
+    assert (found["classifier"]["taught"], found["classifier"]["asked"]) == (192, 48)
+    with Image.open(plot) as picture:
+        assert picture.size[1] > 6 * 16  # two rows of real stacks, and of each recipe
+    assert main([*words, "--plot", str(plot)]) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*words, "--recipes", "gun"]) == 2
+    assert "There are: gan" in capsys.readouterr().err
+    assert main([*words[:3], "--resolution", "8"]) == 2
+    bars.with_name("train-labels-idx1-ubyte").unlink()
+    assert main([*words]) == 2
+    assert "Add --labels FILE" in capsys.readouterr().err
+
+
+def test_completion_knows_the_kinds_of_benches(capsys):
+    main(["completion", "words", "bench", "s"])
+    assert capsys.readouterr().out.split() == ["stacked"]
+    main(["completion", "words", "bench", "stacked", "digits", "--la"])
+    assert capsys.readouterr().out.split() == ["--labels"]
+    main(["completion", "words", "bench", "modes", "--la"])
+    assert capsys.readouterr().out.split() == []

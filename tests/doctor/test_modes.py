@@ -72,7 +72,7 @@ def test_recipes_train_and_repeat(recipe):
 def test_r3gan_learns_the_ring():
     """Far from PacGAN's budget: samples come near the circle and lie all around it."""
     mixture = ring(8, deviation=0.1)
-    state = train({**RECIPES["r3gan"], "lr": 1e-3}, mixture, examples=200_000)
+    state = train(RECIPES["r3gan"], mixture, examples=200_000)
     found = cover(samples(state, mixture), mixture)
     assert found.found == 8
     assert found.quality > 0.6

@@ -23,7 +23,7 @@ COMMANDS = {
     "compare": "Compare runs: settings, figures and samples",
     "doctor": "Does a run learn, what is wrong, and what to do",
     "film": "A film through the latent space, or of the training",
-    "bench": "Which games find all modes of known mixtures: faussaire bench modes",
+    "bench": "Which games find all modes where they are known: faussaire bench modes",
     "runs": "List runs",
     "info": "Everything about one run",
     "report": "Write a run's report.html anew",

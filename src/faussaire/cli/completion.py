@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from faussaire import families
+from faussaire.cli import bench
 from faussaire.cli.console import parse
 
 _SCRIPTS = {
@@ -74,6 +75,8 @@ def answers(words: list[str]) -> list[str]:
         return [name for name in families.names() if name.startswith(word)]
     if before == ["completion"]:
         return list(_SCRIPTS)
+    if before == ["bench"]:
+        return [name for name in bench.KINDS if name.startswith(word)]
     return []
 
 
@@ -91,6 +94,9 @@ def _flags(before: list[str]) -> list[str]:
             names += [field.name for field in dataclasses.fields(kind)]
         if before[0] != "resume" and len(before) > 1 and before[1] in families.names():
             names += families.describe(before[1]).fields
+    elif before[0] == "bench":
+        kinds = [kind for name, kind in bench.KINDS.items() if name in before[1:2]]
+        names += [field.name for kind in kinds for field in dataclasses.fields(kind)]
     else:
         options = importlib.import_module(f"faussaire.cli.{before[0]}").Options
         names += [field.name for field in dataclasses.fields(options)]

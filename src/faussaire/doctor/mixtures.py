@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faussaire.doctor.coverage import Coverage, tally
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -62,47 +64,16 @@ def grid(side: int = 5, step: float = 2.0, deviation: float = 0.05) -> Mixture:
 MIXTURES = {"ring8": ring(), "grid25": grid()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How much of a mixture samples cover.
-
-    Attributes:
-        modes: there are.
-        touched: modes with at least one good sample. Nearly worthless alone: a generator that has
-            hardly begun sprays samples over the plane, and some hit.
-        found: modes with at least a fifth of the good samples that they should have.
-        quality: share of good samples, those within three deviations of the nearest mode.
-        reverse_kl: KL(samples' || true modes) in nats over the nearest modes of all samples; 0 is
-            even, ln(K / k) where k of K modes share all samples evenly.
-    """
-
-    modes: int
-    touched: int
-    found: int
-    quality: float
-    reverse_kl: float
-
-
 def cover(samples: np.ndarray, mixture: Mixture) -> Coverage:
-    """Count the modes of samples (N, 2).
+    """Count the modes of samples (N, 2); good ones are within three deviations of the nearest mode.
 
-    Modes, good samples and reverse KL as in PacGAN's section 4.1 (Table 1), on N samples, which they
-    take 2,500 of; `found` is ours.
+    Modes touched (by good samples), good samples and reverse KL as in PacGAN's section 4.1 (Table 1),
+    on N samples, which they take 2,500 of; `found` is ours.
     """
     distances = np.linalg.norm(samples[:, None, :] - mixture.centres[None, :, :], axis=2)
-    nearest = distances.argmin(axis=1)
     good = distances.min(axis=1) < 3.0 * mixture.deviation
-    hits = np.bincount(nearest[good], minlength=mixture.modes)
-    share = np.bincount(nearest, minlength=mixture.modes) / len(samples)
-    some = share[share > 0]
-    fifth = 0.2 * len(samples) / mixture.modes
-    return Coverage(
-        modes=mixture.modes,
-        touched=int((hits > 0).sum()),
-        found=int((hits >= fifth).sum()),
-        quality=float(good.mean()),
-        reverse_kl=float((some * np.log(some * mixture.modes)).sum()),
-    )
+    shares = np.full(mixture.modes, 1.0 / mixture.modes)
+    return tally(distances.argmin(axis=1), good, shares)
 
 
 def picture(samples: np.ndarray, mixture: Mixture, side: int = 256) -> np.ndarray:

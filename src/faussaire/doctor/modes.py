@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from faussaire.core.device import Device
 from faussaire.core.distributed import World
 from faussaire.core.family import Pictures
 from faussaire.core.loop import Plan, Rounds
+from faussaire.core.loop import Stream as Source
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.doctor.mixtures import Mixture
@@ -35,18 +36,24 @@ SAMPLES = 2500
 
 @dataclass(frozen=True, kw_only=True)
 class PointsConfig(GameConfig):
-    """Settings of a game on points.
+    """Settings of a game on points, alike for all recipes.
+
+    Samples are good where they are within a hundredth of the ring; how many are was measured with
+    R3GAN's game on the grid after a million points: with z of 64 numbers, two hidden layers and a rate
+    of 2e-3, 13 %; with z of 2, 18 %; with three layers besides, 47 %. A rate that does not fall leaves
+    samples trembling: on the ring, with 256 units, 9 % at 2e-4, and 37 % at 1e-3 falling to 0.
 
     Attributes:
-        latent: numbers in z.
+        latent: numbers in z, as PacGAN has them.
         width: units of a hidden layer.
         depth: hidden layers.
     """
 
-    latent: int = 64
-    width: int = 256
-    depth: int = 2
-    lr: float = 2e-4
+    latent: int = 2
+    width: int = 128
+    depth: int = 3
+    lr: float = 2e-3
+    lr_decay: Literal["none", "linear"] = "linear"
     beta1: float = 0.0
     beta2: float = 0.99
 
@@ -111,14 +118,19 @@ class Points(ImageGAN[PointsConfig]):
         return self.nets["generator"](self.beginning(draws, latents, truncation))
 
 
-RECIPES: Mapping[str, Mapping[str, Any]] = {
-    # Goodfellow et al. 2014, the non-saturating loss alone.
-    "gan": {},
-    "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10.0, "critic_steps": 5},
-    "gan+r1": {"r1": 0.1},
-    # Huang et al. 2024: relativistic pairs with R1 and R2 at every step, gamma falling no further.
-    "r3gan": {"loss": "relativistic", "r1": 0.1, "r2": 0.1},
-}
+def recipes(gamma: float) -> dict[str, dict[str, Any]]:
+    """Games by name, as settings; gamma is of R1 and R2."""
+    return {
+        # Goodfellow et al. 2014, the non-saturating loss alone.
+        "gan": {},
+        "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10.0, "critic_steps": 5},
+        "gan+r1": {"r1": gamma},
+        # Huang et al. 2024: relativistic pairs with R1 and R2 at every step, gamma falling no further.
+        "r3gan": {"loss": "relativistic", "r1": gamma, "r2": gamma},
+    }
+
+
+RECIPES: Mapping[str, Mapping[str, Any]] = recipes(0.1)
 
 
 def train(
@@ -139,14 +151,20 @@ def train(
     state = State(Points(PointsConfig(**recipe)), device, total=examples)
     points, _ = mixture.draw(POINTS, mix(seed, "points"))
     stream = Stream([{"points": points / np.float32(mixture.scale)}], seed=mix(seed, "order"))
-    plan = Plan(batch=Points.training["batch"], seed=seed)
-    rounds = Rounds(state, stream, plan, World())
-    while state.clock.examples < examples:
+    play(state, stream, batch=Points.training["batch"], seed=seed, told=told)
+    return state
+
+
+def play(
+    state: State, stream: Source, *, batch: int, seed: int, told: Callable[[int], None]
+) -> None:
+    """Rounds until the state has seen all the examples that it is planned for."""
+    rounds = Rounds(state, stream, Plan(batch=batch, seed=seed), World())
+    while state.clock.examples < state.clock.total:
         rounds.play()
         if state.clock.rounds % 200 == 0:
             rounds.means.take(World())
             told(state.clock.examples)
-    return state
 
 
 def samples(state: State, mixture: Mixture, count: int = SAMPLES) -> np.ndarray:

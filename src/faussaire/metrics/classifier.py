@@ -9,7 +9,7 @@ residual network of eight layers and a thousand steps, and the figure says so in
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ from faussaire.core.device import Device
 from faussaire.metrics.pictures import PictureSet, shuffled_rows
 
 STEPS = 1000
-_BATCH = 128
+BATCH = 128
 _SIDE = 64  # larger pictures are shrunk to this
 _TEST = 10_000
+_ASKED = 256  # pictures at once
 _RATE = 0.1
 
 Progress = Callable[[str, int, int], None]
@@ -64,6 +65,72 @@ class SmallResNet(nn.Module):
         return self.head(self.body(x).mean((2, 3)))
 
 
+def teach(
+    lessons: PictureSet,
+    classes: int,
+    *,
+    rows: np.ndarray | None = None,
+    steps: int | None = None,
+    width: int = 32,
+    device: Device,
+    seed: int = 0,
+    what: str = "classifier",
+    progress: Progress | None = None,
+) -> SmallResNet:
+    """A classifier that has learned from labelled pictures, in evaluation mode.
+
+    Args:
+        lessons: labelled pictures.
+        classes: how many there are.
+        rows: the pictures to learn from; None: all.
+        steps: of training, on BATCH pictures each; None: STEPS.
+        width: channels of the first layers.
+        device: where to train.
+        seed: of weights and order.
+        what: for the progress bar.
+        progress: called as progress(what, done, total).
+    """
+    rows = np.arange(len(lessons)) if rows is None else rows
+    steps = STEPS if steps is None else steps
+    assert lessons.labels is not None
+    net = untaught(lessons.shape[2], classes, width, device=device, seed=seed)
+    optimiser = torch.optim.SGD(
+        net.parameters(), lr=_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
+    pictures = _Shrunk(lessons, device)
+    order = np.random.default_rng(mix(seed, "lessons"))
+    for step in range(steps):
+        chosen = order.choice(rows, BATCH)
+        images = pictures(chosen)
+        labels = torch.from_numpy(lessons.labels[chosen]).to(device.name)
+        loss = F.cross_entropy(net(images), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if progress is not None:
+            progress(what, step + 1, steps)
+    return net.eval()
+
+
+def untaught(
+    channels: int, classes: int, width: int = 32, *, device: Device, seed: int = 0
+) -> SmallResNet:
+    """A classifier as it is before the first lesson, on its device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix(seed, "classifier"))
+        net = SmallResNet(channels, classes, width)
+    device.prepare(net, compile=False)
+    return net
+
+
+@torch.no_grad()
+def answers(net: SmallResNet, blocks: Iterable[Tensor]) -> Tensor:
+    """Logits (N, classes), on the CPU, of pictures that come in blocks (n, C, H, W)."""
+    return torch.cat([net(block).cpu() for block in blocks])
+
+
 def accuracy(
     lessons: PictureSet,
     exam: PictureSet,
@@ -80,48 +147,21 @@ def accuracy(
     Args:
         lessons, exam: labelled pictures of the same classes.
         taught, asked: the rows to use; None: all, of the exam 10,000 at most.
-        device: where to train.
-        seed: of weights and order.
-        what: for the progress bar.
-        progress: called as progress(what, done, total).
+        device, seed, what, progress: as `teach` has them.
 
     Returns:
         Accuracy in [0, 1], accuracy by class name, and how many pictures were asked.
     """
-    rows = np.arange(len(lessons)) if taught is None else taught
-    classes = len(exam.classes)
-    assert lessons.labels is not None
     assert exam.labels is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(seed, "classifier"))
-        net = SmallResNet(exam.shape[2], classes)
-    device.prepare(net, compile=False)
-    optimiser = torch.optim.SGD(
-        net.parameters(), lr=_RATE, momentum=0.9, nesterov=True, weight_decay=5e-4
+    classes = len(exam.classes)
+    net = teach(
+        lessons, classes, rows=taught, device=device, seed=seed, what=what, progress=progress
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=STEPS)
-    pictures = _Shrunk(lessons, device)
-    order = np.random.default_rng(mix(seed, "lessons"))
-    for step in range(STEPS):
-        chosen = order.choice(rows, _BATCH)
-        images = pictures(chosen)
-        labels = torch.from_numpy(lessons.labels[chosen]).to(device.name)
-        loss = F.cross_entropy(net(images), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if progress is not None:
-            progress(what, step + 1, STEPS)
-    net.eval()
     questions = np.arange(len(exam)) if asked is None else asked
     questions = questions[shuffled_rows(len(questions))[:_TEST]]  # files lie class by class
-    reading = _Shrunk(exam, device)
-    answers = []
-    with torch.no_grad():
-        for start in range(0, len(questions), 256):
-            answers.append(net(reading(questions[start : start + 256])).argmax(1).cpu().numpy())
-    right = np.concatenate(answers) == exam.labels[questions]
+    reading, starts = _Shrunk(exam, device), range(0, len(questions), _ASKED)
+    said = answers(net, (reading(questions[start : start + _ASKED]) for start in starts))
+    right = said.argmax(1).numpy() == exam.labels[questions]
     by_class = {
         name: float(right[exam.labels[questions] == number].mean())
         for number, name in enumerate(exam.classes)
