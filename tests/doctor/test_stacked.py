@@ -91,7 +91,7 @@ def test_what_is_told_is_counted():
     """Two digits of ten, evenly; every mode seen, one of them never with confidence."""
     told = np.stack(np.meshgrid(range(10), range(10)), axis=2).reshape(-1, 2).repeat(20, axis=0)
     chances = np.full(told.shape, 0.99)
-    chances[(told == (3, 4)).all(axis=1), 1] = 0.6
+    chances[(told == (3, 4)).all(axis=1), 1] = 0.4
     found = cover(told, chances, np.full(100, 0.01), 10)
     assert (found.modes, found.touched, found.found) == (100, 100, 99)
     assert found.quality == pytest.approx(0.99)
