@@ -58,6 +58,7 @@ def treated(name: str, looks: int = PATIENCE, **settings: object) -> Treatment |
         ),
         ("discriminator too weak", {"discriminator_lr": 1e-6}, {"discriminator_lr": 2e-4}),
         ("discriminator too weak", {}, {"lr": 1e-4, "discriminator_lr": 2e-4}),
+        ("collapse", {"lr": 1e-7, "discriminator_lr": 2e-4}, {"lr": 5e-5}),
         ("oscillating", {"discriminator_lr": 4e-4}, {"lr": 1e-4, "discriminator_lr": 2e-4}),
         ("memorising", {}, {"augment": "diffaugment"}),
         ("memorising", {"augment": "ada", "r1": 3.0}, {"r1": 6.0}),
@@ -67,7 +68,7 @@ def test_each_imbalance_has_its_treatment(name, settings, expected):
     found = treated(name, **settings)
     assert found is not None
     assert dict(found.settings) == pytest.approx(expected)
-    assert found.back_to is None
+    assert found.back_to == (500 if name == "collapse" else None)
     assert found.why.startswith(name)
 
 

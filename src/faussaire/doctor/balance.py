@@ -134,6 +134,13 @@ def _gentler(settings: Settings) -> dict[str, Any]:
     return found
 
 
+def _recover(settings: Settings) -> dict[str, Any]:
+    """What never came to life beside a much faster discriminator catches up; else both are gentler."""
+    if "discriminator_lr" in settings and settings["lr"] < _discriminator_rate(settings) / RATIO:
+        return {"lr": _discriminator_rate(settings) / RATIO}
+    return _gentler(settings)
+
+
 def _weaken(settings: Settings) -> dict[str, Any]:
     """A discriminator that wins is trained less often, then held back, and its rate lowered.
 
@@ -185,7 +192,7 @@ def _distract(settings: Settings) -> dict[str, Any]:
 
 _REMEDIES: Mapping[str, Remedy] = {
     "diverging": _gentler,
-    "collapse": _gentler,
+    "collapse": _recover,
     "oscillating": _gentler,
     "discriminator too strong": _weaken,
     "discriminator too weak": _strengthen,
