@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cli.commands import faussaire, start
 from faussaire.cli import main
+from faussaire.cli.train import parse_settings
+from faussaire.cli.tune import Command, Trials, with_budget
 
 pytest.importorskip("optuna")
 
@@ -19,22 +20,22 @@ TINY = ["digits", "--resolution", "16", "--width", "4", "--latent", "8", "--extr
 SHORT = [*TINY, "--evaluate-count", "100", "--trials", "2", "--examples", "6400"]
 
 
-def test_a_search_is_stopped_goes_on_and_its_result_trains(tmp_path: Path) -> None:
+def test_a_search_is_stopped_goes_on_and_its_result_trains(tmp_path: Path, capsys) -> None:
     out = tmp_path / "found"
     words = ["tune", "dcgan", *SHORT, "--out", out, "--search", "lr=1e-4..1e-2", "batch=8,16"]
     process = start(*words)
-    patience = time.monotonic() + 100
+    patience = time.monotonic() + 300
     while not list(out.glob("trials/0000/checkpoints/0*/state.json")):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < patience
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=150)
     assert process.returncode == 130, err
     assert "Stopped by Ctrl-C in trial 0000; it is saved" in err
     assert "The same command goes on" in err
     assert "Traceback" not in err
-    said, err = faussaire(*words, "--json")
+    said, err = faussaire(*words, "--json", timeout=300)
     assert "trial 0000, 1 of 2: lr 2e-4, batch 16 (as it would be trained without a search)" in err
     found = json.loads(said)
     by = {Path(row["run"]).name: row for row in found["found"]}
@@ -60,20 +61,29 @@ def test_a_search_is_stopped_goes_on_and_its_result_trains(tmp_path: Path) -> No
     assert "http:" not in page
     assert "https:" not in page
     assert page.count('<svg class="chart"') == 3
-    said, _ = faussaire(*words)
-    assert f"faussaire train dcgan digits --config {best}" in said.splitlines()[-1]
-    _, err = faussaire(*words, "--width", "8", expect=2)
-    assert "width is 4, not 8" in err
+    again = list(map(str, words))
+    assert main(again) == 0, "nothing is left to do"
+    assert (
+        f"faussaire train dcgan digits --config {best}" in capsys.readouterr().out.splitlines()[-1]
+    )
+    assert main([*again, "--width", "8"]) == 2
+    assert "width is 4, not 8" in capsys.readouterr().err
 
 
-def test_time_is_that_of_the_whole_search(tmp_path: Path) -> None:
-    out = tmp_path / "found"
-    words = [*TINY, "--evaluate-count", "100", "--trials", "2", "--for", "4s", "--batch", "16"]
-    said, _ = faussaire("tune", "dcgan", *words, "--out", out)
-    assert "2 trials of dcgan, each at most 2.0s of training (4.0s in all" in said
-    assert "batch" not in yaml.safe_load((out / "tune.yaml").read_text())["space"], "it was given"
-    for config in out.glob("trials/*.yaml"):
-        assert yaml.safe_load(config.read_text())["for"] == "2s"
+@pytest.mark.parametrize(
+    ("words", "seconds", "examples"),
+    [
+        (["--for", "10m"], 30.0, None),
+        (["--for-each", "10m"], 600.0, None),
+        (["--examples=5k"], None, 5000),
+    ],
+)
+def test_budgets(words: list[str], seconds: float | None, examples: int | None) -> None:
+    settings, command = parse_settings(
+        *("dcgan", "digits", words, []), name="tune", kind=Command, training=Trials
+    )
+    training = with_budget(settings, command, {words[0].partition("=")[0]}).training
+    assert (training.duration, training.examples) == (seconds, examples)
 
 
 @pytest.mark.parametrize(

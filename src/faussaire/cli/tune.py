@@ -120,7 +120,7 @@ def search(settings: Settings, command: Command, flags: set[str]) -> int:
     from faussaire.tuning.training import rehearse, train_command
 
     require_optuna()
-    settings = _with_budget(settings, command, flags)
+    settings = with_budget(settings, command, flags)
     folder = command.out or _folder(settings)
     given = {_key(flag) for flag in flags}
     stored = read_yaml(folder / "tune.yaml") if (folder / "tune.yaml").exists() else {}
@@ -158,12 +158,14 @@ def search(settings: Settings, command: Command, flags: set[str]) -> int:
     return 0 if result.best is not None else 1
 
 
-def _with_budget(settings: Settings, command: Command, flags: set[str]) -> Settings:
+def with_budget(settings: Settings, command: Command, flags: set[str]) -> Settings:
     """The settings with each trial's own budget.
 
     Raises:
-        UserError: not exactly one budget was given.
+        UserError: not exactly one budget was given, or none is to be spent.
     """
+    if command.trials < 1:
+        raise UserError(f"--trials {command.trials} are none.", "Ask for some, such as 20.")
     asked = [flag for flag in _BUDGETS if flag in flags]
     if len(asked) != 1:
         said = f"{' and '.join(asked)} were given" if asked else "No budget was given"
@@ -174,7 +176,7 @@ def _with_budget(settings: Settings, command: Command, flags: set[str]) -> Setti
         )
     training = settings.training
     if training.duration is not None:
-        each = round(training.duration / max(1, command.trials), 1)
+        each = round(training.duration / command.trials, 1)
         training = dataclasses.replace(training, duration=max(0.1, each))
     elif command.for_each is not None:
         training = dataclasses.replace(training, duration=command.for_each)

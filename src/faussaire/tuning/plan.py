@@ -52,8 +52,6 @@ class Plan:
     rungs: int = 5
 
     def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise UserError(f"--trials {self.trials} are none.", "Ask for some, such as 20.")
         training = self.settings.training
         if (training.examples is None) == (training.duration is None):
             raise UserError(
