@@ -213,6 +213,7 @@ def test_only_news_is_told():
         "healthy",
         "partial collapse",
         "collapse",
+        "collapse",  # certain now
     ]
     assert watch.order == "go on"
 
@@ -220,6 +221,7 @@ def test_only_news_is_told():
 def test_a_watch_that_goes_on_from_the_past_says_nothing_twice():
     entries = course(diversity=[0.95, 0.95, 0.05, 0.05, 0.05])
     assert shown(Watch(dict, {}, past=entries[:16]), entries[16:]) == []
+    assert shown(Watch(dict, {}, past=entries[:12]), entries[12:]) == ["collapse"]  # certain now
 
 
 def test_a_collapsed_run_is_stopped_where_that_was_asked_for_and_is_certain():

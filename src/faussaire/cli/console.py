@@ -184,7 +184,7 @@ def _verdict(event: Diagnosed) -> str:
         return f"doctor: {event.verdict}: {event.meaning}"
     found = f" ({'; '.join(event.evidence)})" if event.evidence else ""
     first = f" Try: {event.advice[0]}" if event.advice else ""
-    return f"doctor: {event.verdict}: {event.meaning}{found}.{first}"
+    return f"doctor: {event.verdict} ({event.confidence:.0%} sure): {event.meaning}{found}.{first}"
 
 
 def console() -> BarConsole | LineConsole:

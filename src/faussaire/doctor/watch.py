@@ -17,7 +17,7 @@ from faussaire.doctor.verdicts import MEANINGS, Diagnostician, Verdict
 
 StopWhen = Literal["never", "collapsed", "finished"]
 CERTAIN = 0.95
-"""Confidence at which a run may be ended: five looks that say the same."""
+"""Confidence at which a run may be ended, and is told again: five looks that say the same."""
 
 
 class Watch:
@@ -85,7 +85,7 @@ class Watch:
         return entries[-1].examples if entries else -1
 
     def diagnose(self, look: Examined) -> Diagnosed | None:
-        """The verdict after this look, where it is not the one before."""
+        """The verdict after this look, where it is not the one before, or has become certain."""
         entry = Entry(
             examples=look.examples,
             rounds=look.rounds,
@@ -94,7 +94,9 @@ class Watch:
         )
         before, now = self._said, self._see(entry)
         if before is not None and before.title == now.title:
-            return None
+            certain = before.confidence < CERTAIN <= now.confidence
+            if not (now.ill and certain):
+                return None
         return diagnosed(now, self._settings, examples=look.examples, elapsed=look.elapsed)
 
     @property
