@@ -1,12 +1,12 @@
 """Train the catalogue and keep what the doctor saw and what was true.
 
-    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance]
+    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance] [--fresh]
 
 DATA holds `fashion_mnist/`, `mnist_t10k/`, `emoji_noto/` and, for the FID,
 `weights/squeezenet1_1_features.safetensors`. Each case leaves `FOLDER/cases/NAME.json`: its events and
 the facts that `truth.py` decides on. What is there, or has been begun, is not run again, so that several
 such commands can share the work; about a minute and a half for a case on one core. `--balance` trains
-with `--balance auto`, into `FOLDER/balanced`.
+with `--balance auto`, into `FOLDER/balanced`; `--fresh` takes other seeds.
 """
 
 from __future__ import annotations
@@ -285,11 +285,12 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--balance", action="store_true")
+    parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
     folder = options.out / ("balanced" if options.balance else "cases")
     folder.mkdir(parents=True, exist_ok=True)
-    for case in cases():
+    for case in cases(options.fresh):
         if options.only not in case.name:
             continue
         if options.list:
