@@ -12,7 +12,7 @@ from cases import CASES, CPU, FAMILIES, SMALL, build, content, differing, pictur
 from faussaire.core.average import decay
 from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
-from faussaire.core.device import Device
+from faussaire.core.device import Device, has_compiler
 from faussaire.core.distributed import World
 from faussaire.core.events import Audience, Event, Examined, Tick
 from faussaire.core.family import Pictures
@@ -280,3 +280,22 @@ def test_picture_families_take_any_shape(case, spec):
     assert samples.shape == (2, *spec.shape)
     assert samples.dtype == torch.float32
     assert samples.abs().max() <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler, at work within torch, gives many
+@pytest.mark.skipif(not has_compiler(), reason="no C++ compiler to build kernels with")
+@pytest.mark.parametrize(
+    "case", [*{case.name.partition("-")[0]: case for case in FAMILIES[::-1]}.values()], ids=str
+)
+def test_compiled_networks_train_as_eager_ones_do(case):
+    """Through every stage of a short run; kernels that were fused round differently."""
+    ends = []
+    for device in (CPU, Device(name="cpu", precision="float32", compile=True)):
+        state = build(case, device=device, total=960)
+        train(case, state, 960)
+        ends.append(content(state))
+    eager, fused = ends
+    for name, value in eager.items():
+        if name.startswith("networks/"):
+            torch.testing.assert_close(fused[name], value, rtol=0.05, atol=0.01, msg=name)

@@ -9,7 +9,7 @@ import ctypes
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -87,6 +87,17 @@ def keep_memory() -> None:
         mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back at the top
         mallopt(-2, 1 << 28)  # M_TOP_PAD: grow in steps of 256 MiB
+
+
+def compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile `forward` anew for each shape it meets.
+
+    Training meets one shape, or one for each size of a growing network. Kernels for any shape are
+    slower, and for pictures that double in size torch 2.13 fails to build them.
+    """
+    limit = 32  # a network that grows to 1024 pixels has 17 stages; torch gives up after 8
+    torch._dynamo.config.recompile_limit = max(limit, torch._dynamo.config.recompile_limit)
+    return torch.compile(forward, dynamic=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +178,7 @@ class Device:
         net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         plain = type(net).forward
         use_compiled = self.compile if compile is None else compile
-        fast = torch.compile(plain) if use_compiled else plain
+        fast = compiled(plain) if use_compiled else plain
         lowered = self.precision == "bfloat16"
 
         def forward(module: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -342,7 +342,8 @@ class ProGAN(ImageGAN[ProGANConfig]):
         level, alpha = self.plan.at(self.config.growth, clock)
         for net in self.nets.values():
             assert isinstance(net, Growing)
-            net.grown.fill_(level - 1 + alpha)
+            # A new tensor, for a compiled network keeps this one for its backward pass.
+            net.grown = torch.full_like(net.grown, level - 1 + alpha)
         return level, alpha
 
     def generate(self, z: Tensor, condition: Tensor | None, draws: Draws, clock: Clock) -> Tensor:
