@@ -179,7 +179,7 @@ def play_points(case: Case, out: Path, balance: bool) -> dict[str, Any]:
         loop.run()
     except Diverged:
         outcome = "diverged"
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     found = {}
     if state.is_finite():
         found = asdict(cover(modes.samples(state, mixture), mixture))

@@ -92,7 +92,7 @@ def test_the_flat_networks_end_at_8x8():
 
 
 def test_every_weight_begins_orthogonal_and_every_layer_with_norm_one():
-    for net in small(attention=16, conditional=True).nets.values():
+    for net in small(attention=16, conditional=True, spectral_modulation=True).nets.values():
         for layer in net.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 values = torch.linalg.svdvals(layer.weight.detach().flatten(1))
@@ -101,9 +101,18 @@ def test_every_weight_begins_orthogonal_and_every_layer_with_norm_one():
                     assert float(layer.sigma().detach()) == pytest.approx(1.0, abs=1e-4)
                 if layer.bias is not None:
                     assert not layer.bias.any()
-    generator = small(conditional=True).nets["generator"]
+    generator = small(conditional=True, spectral_modulation=True).nets["generator"]
     plain = [m for m in generator.modules() if type(m) in (nn.Conv2d, nn.Linear)]
     assert plain == [generator.shared]  # all else is spectrally normalised
+
+
+def test_free_modulations_begin_small_at_any_width():
+    generator = small(conditional=True).nets["generator"]
+    for block in generator.blocks:
+        for layer in (block.norm1.gain, block.norm1.bias, block.norm2.gain, block.norm2.bias):
+            assert not hasattr(layer, "sigma")
+            values = torch.linalg.svdvals(layer.weight.detach())
+            torch.testing.assert_close(values, torch.full_like(values, 0.1), atol=1e-5, rtol=0)
 
 
 def test_z_is_a_chunk_for_the_first_layer_and_one_for_each_block():

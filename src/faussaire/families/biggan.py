@@ -30,6 +30,8 @@ Where this goes beyond the paper or leaves it:
 - Attention's keys and values are max-pooled, and gains of conditional batch norm centred on 1, as in
   the authors' code. By default one discriminator step at 4e-4 (the code's) goes with one of the
   generator's at 2e-4 (twice the code's): for runs of hours, not weeks.
+- Modulations are free by default and begin small (`spectral_modulation`): our default networks are
+  narrow.
 """
 
 from __future__ import annotations
@@ -66,6 +68,10 @@ class BigGANConfig(GameConfig):
         attention: resolution at which pixels attend to each other, in both networks; the nearest
             that the networks have is taken. 0: none. The paper has 64.
         orthogonal: weight beta of orthogonal regularisation of the generator; 0: none.
+        spectral_modulation: normalise the linear maps to the batch norms' gains and biases spectrally,
+            as the paper's networks have it. Their largest singular value is then always 1, which a
+            layer of a thousand channels hardly feels; of 32 channels it moves every gain by .8, and
+            z becomes noise. Without it they begin small.
         standing_batches: batches of 64 samples over which a finished generator's batch norm
             statistics are averaged; 0: the running averages of training stay.
     """
@@ -80,6 +86,7 @@ class BigGANConfig(GameConfig):
     flat: bool = False
     attention: int = 0
     orthogonal: float = 1e-4
+    spectral_modulation: bool = False
     standing_batches: int = 16
 
     def __post_init__(self) -> None:
@@ -113,6 +120,9 @@ DISCRIMINATOR_TABLES: dict[int, tuple[int, ...]] = {
     6: (1, 2, 4, 8, 8, 16, 16),
     7: (1, 1, 2, 4, 8, 8, 16, 16),
 }
+
+SMALL = 0.1
+"""What free modulations begin as, of orthogonal matrices: gains of 1 +- .08 among 32 channels."""
 
 
 def nearest_side(wanted: int, sides: list[int]) -> int | None:
@@ -155,11 +165,13 @@ class GeneratorBlock(nn.Module):
     comes before the doubling, which gives the same for a quarter of the work.
     """
 
-    def __init__(self, wide: int, narrow: int, condition_size: int) -> None:
+    def __init__(
+        self, wide: int, narrow: int, condition_size: int, *, spectral_norm: bool
+    ) -> None:
         super().__init__()
-        self.norm1 = modulated_norm(wide, condition_size)
+        self.norm1 = modulated_norm(wide, condition_size, spectral_norm)
         self.conv1 = spectral(nn.Conv2d(wide, narrow, 3, padding=1))
-        self.norm2 = modulated_norm(narrow, condition_size)
+        self.norm2 = modulated_norm(narrow, condition_size, spectral_norm)
         self.conv2 = spectral(nn.Conv2d(narrow, narrow, 3, padding=1))
         self.shortcut = spectral(nn.Conv2d(wide, narrow, 1))
 
@@ -206,11 +218,11 @@ class Generator(nn.Module):
         widths = [config.width * multiple for multiple in table]
         size = spec.condition_size if config.conditional else 0
         self.shared = nn.Linear(size, config.shared, bias=False) if size else None
-        self.chunk = config.chunk
+        self.chunk, self.spectral_modulation = config.chunk, config.spectral_modulation
         self.project = spectral(nn.Linear(config.chunk, widths[0] * self.base[0] * self.base[1]))
         modulation = config.chunk + (config.shared if size else 0)
         self.blocks = nn.ModuleList(
-            GeneratorBlock(wide, narrow, modulation)
+            GeneratorBlock(wide, narrow, modulation, spectral_norm=config.spectral_modulation)
             for wide, narrow in zip([widths[0], *widths], widths, strict=False)
         )
         sides = [min(self.base) * 2 ** (step + 1) for step in range(steps)]
@@ -272,11 +284,14 @@ class Discriminator(nn.Module):
         return logits
 
 
-def modulated_norm(channels: int, condition_size: int) -> ConditionalBatchNormAct2d:
-    """Conditional batch norm and ReLU whose linear maps are spectrally normalised."""
+def modulated_norm(
+    channels: int, condition_size: int, spectral_norm: bool
+) -> ConditionalBatchNormAct2d:
+    """Conditional batch norm and ReLU, whose linear maps may be spectrally normalised."""
     layer = ConditionalBatchNormAct2d(channels, condition_size)
-    spectral(layer.gain)
-    spectral(layer.bias)
+    if spectral_norm:
+        spectral(layer.gain)
+        spectral(layer.bias)
     return layer
 
 
@@ -292,6 +307,11 @@ def initialise(net: nn.Module) -> None:
             nn.init.orthogonal_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    if isinstance(net, Generator) and not net.spectral_modulation:
+        for layer in net.modules():
+            if isinstance(layer, ConditionalBatchNormAct2d):
+                nn.init.orthogonal_(layer.gain.weight, SMALL)
+                nn.init.orthogonal_(layer.bias.weight, SMALL)
     converge(net)
 
 
@@ -328,6 +348,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
             "conditional": True,
             "width": 96,
             "attention": 64,
+            "spectral_modulation": True,
             "lr": 5e-5,
             "discriminator_lr": 2e-4,
             "critic_steps": 2,
@@ -339,6 +360,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
             "conditional": True,
             "width": 64,
             "flat": True,
+            "spectral_modulation": True,
             "lr": 2e-4,
             "discriminator_lr": 2e-4,
             "critic_steps": 4,
