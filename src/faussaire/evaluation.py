@@ -35,6 +35,7 @@ from faussaire.data.scan import scan
 from faussaire.data.source import Source
 from faussaire.data.sources import open_source
 from faussaire.families import load_family
+from faussaire.material import read_material
 from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench, rarest
 from faussaire.metrics.extractors import Extractor, open_extractor
 from faussaire.metrics.perceptual import open_perceptual
@@ -42,7 +43,6 @@ from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.metrics.resize import How
 from faussaire.model import load as load_model
 from faussaire.report.pictures import grid, save_png
-from faussaire.workshop import read_pictures
 
 _USUAL = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
 _PAPERS, _CPU = 50_000, 10_000
@@ -182,7 +182,7 @@ def evaluate_run(
             resolution=(model.spec.height, model.spec.width),
         )
         settings = dataclasses.replace(settings, data=data)
-    images, _ = read_pictures(settings, kind, progress=progress, preflight=False)
+    images = read_material(settings, kind, progress=progress, preflight=False).images
     notes: list[str] = []
     trained_on = run.read("data.json").get("key")
     if against is None and trained_on not in (None, images.key):

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from faussaire.application import Opened, answer
 from faussaire.core.batch import RowDraws, mix
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.config import resolve
@@ -18,6 +20,7 @@ from faussaire.core.errors import UserError, nearest
 from faussaire.core.family import Family, Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import load_nets, settling_draws
+from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
 from faussaire.report import pictures
 
@@ -102,6 +105,64 @@ class Model:
         if found is None:
             raise UserError("This family has no latent space.", "Use `sample` instead.")
         return found
+
+    def apply(
+        self,
+        image: Image.Image | np.ndarray | Tensor | str | Path,
+        *,
+        seed: int = 0,
+        tile: int | None = None,
+        inverse: bool = False,
+    ) -> Any:
+        """What the model makes of a picture, as large as it (times the model's scale).
+
+        Args:
+            image: a Pillow image or a path, which give a Pillow image; uint8 (H, W) or (H, W, C),
+                which gives the same; or float (N, C, H, W) in [0, 1], which gives float.
+            seed: of what the model draws at random, where it does.
+            tile: pixels a side that are handled at once; 0: all; None: 1024 for larger pictures.
+            inverse: the way back, which cyclegan has.
+
+        Raises:
+            UserError: the model makes pictures of noise, has no way back, or the file cannot be read.
+        """
+        how = {"seed": seed, "tile": tile, "inverse": inverse}
+        if isinstance(image, Tensor):
+            x = image.float() * 2.0 - 1.0
+            alpha = x[:, 3:] if x.shape[1] == 4 else None
+            made = self.answer(Opened(x[:, :3], alpha, False), **how)
+            parts = [made.colour] if made.alpha is None else [made.colour, made.alpha]
+            return torch.cat(parts, dim=1).clamp(-1.0, 1.0).add(1.0).div(2.0)
+        if isinstance(image, np.ndarray):
+            found = self.answer(Opened.of(Image.fromarray(image)), **how)
+            return np.asarray(found.image())
+        if isinstance(image, Image.Image):
+            opened = Opened.of(normalise(image))
+        else:
+            try:
+                opened = Opened.read(Path(image))
+            except Fault as fault:
+                raise UserError(
+                    f"'{image}' cannot be read: {fault.reason}.", "Give another."
+                ) from fault
+        return self.answer(opened, **how).image()
+
+    def answer(
+        self, opened: Opened, *, seed: int = 0, tile: int | None = None, inverse: bool = False
+    ) -> Opened:
+        """`apply` on a picture that was read.
+
+        Raises:
+            UserError: the model makes pictures of noise.
+        """
+        if not self.family.applies:
+            name = type(self.family).__name__.lower()
+            raise UserError(
+                f"{name} makes pictures of noise, not of other pictures.",
+                "Use `sample`; pix2pix and cyclegan turn pictures into pictures.",
+            )
+        family = self.family.inverse() if inverse else self.family
+        return answer(family, self.device, opened, seed=seed, tile=tile)
 
     @torch.no_grad()
     def _run(

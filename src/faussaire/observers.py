@@ -4,54 +4,118 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from faussaire.core.batch import RowDraws
+from faussaire.core.batch import Batch, BatchDraws, RowDraws, mix
 from faussaire.core.events import Event, Finished, Measured, PreviewDue, Saved
 from faussaire.core.family import Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import State
-from faussaire.data.pack import Images
+from faussaire.material import Material
 from faussaire.report.page import write_report
 from faussaire.report.pictures import grid, save_png, to_uint8
 
 
 class Previews:
-    """`samples/reals.png` at the start, then grids from the same latents with averaged weights."""
+    """`samples/reals.png` at the start, then what the averaged weights make.
 
-    def __init__(self, state: State, run: Run, images: Images, seed: int) -> None:
-        self._state, self._run, self._seed = state, run, seed
+    Of noise: a grid from the same latents each time. Of pictures: inputs, outputs and what they should
+    be, side by side, from pictures that are not trained on where there are any.
+    """
+
+    def __init__(
+        self, state: State, run: Run, material: Material, holdout: float | None, seed: int
+    ) -> None:
+        self._state, self._run = state, run
         self._shown = -1
+        images = material.images
         spec: Pictures = state.family.spec
         conditional = getattr(state.family.config, "conditional", False)
         classes = len(spec.classes) if conditional else 0
-        self._columns = classes if 5 <= classes <= 12 else 8
-        self._count = preview_count(spec, self._columns)
-        self._labels = class_columns(classes, self._count, self._columns) if classes else None
+        columns = classes if 5 <= classes <= 12 else 8
+        count = preview_count(spec, columns)
+        self._show: Callable[[], Image.Image]
+        if state.family.applies:
+            self._show = partial(self._beside, _demonstration(state, material, holdout, seed))
+        else:
+            labels = class_columns(classes, count, columns) if classes else None
+            self._show = partial(self._samples, count, columns, labels, seed)
         reals = run.samples / "reals.png"
         if not reals.exists():
-            rows = np.linspace(0, len(images) - 1, min(self._count, len(images))).astype(int)
-            save_png(grid(np.asarray(images.pixels[rows]), columns=self._columns), reals)
+            rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+            save_png(grid(np.asarray(images.pixels[rows]), columns=columns), reals)
 
     def see(self, event: Event) -> None:
         if isinstance(event, PreviewDue) and event.examples != self._shown:
             self._shown = event.examples
-            path = self._run.samples / f"{event.examples:012d}.png"
-            save_png(grid(to_uint8(self._sample()), columns=self._columns), path)
+            save_png(self._show(), self._run.samples / f"{event.examples:012d}.png")
 
-    def _sample(self) -> Tensor:
-        draws = RowDraws.counted(self._seed, self._count, device=self._state.device.name)
-        labels = self._labels
+    def _samples(self, count: int, columns: int, labels: Tensor | None, seed: int) -> Image.Image:
+        """A grid of samples."""
+        draws = RowDraws.counted(seed, count, device=self._state.device.name)
         if labels is not None:
             labels = labels.to(self._state.device.name)
         with self._state.sampling() as family:
-            return family.sample(draws, labels=labels).float().cpu()
+            samples = family.sample(draws, labels=labels).float().cpu()
+        return grid(to_uint8(samples), columns=columns)
+
+    def _beside(self, batch: Callable[[], Batch]) -> Image.Image:
+        """Inputs, outputs and what they should be, a row for each."""
+        with self._state.sampling() as family:
+            parts = [part.float().cpu() for part in family.demonstrated(batch())]
+        return beside(parts)
 
     def close(self) -> None:
         pass
+
+
+def _demonstration(
+    state: State, material: Material, holdout: float | None, seed: int
+) -> Callable[[], Batch]:
+    """Makes a batch of a few rows of each table, unseen where there are any, and always the same."""
+    fields: dict[str, Tensor] = {}
+    count = max(2, min(8, int(4e6 / (3 * state.family.spec.height * state.family.spec.width))))
+    splits = material.split(holdout)
+    count = min(count, *(max(len(unseen), len(train)) for train, unseen in splits))
+    for table, (train, unseen) in zip(material.tables, splits, strict=True):
+        pool = unseen if len(unseen) >= count else train
+        rows = pool[np.linspace(0, len(pool) - 1, count).astype(int)]
+        for name, field in table.items():
+            fields[name] = state.device.put(np.ascontiguousarray(field[rows]))
+
+    def batch() -> Batch:
+        draws = BatchDraws(
+            mix(seed, "preview"), total=count, rows=slice(0, count), device=state.device.name
+        )
+        return Batch(fields, draws, count)
+
+    return batch
+
+
+def beside(parts: Sequence[Tensor]) -> Image.Image:
+    """Pictures of several kinds, (N, C, H, W) in [-1, 1] each, as a grid with a row for each example.
+
+    Smaller ones are enlarged, their pixels staying sharp; grey becomes RGB where others have colour.
+    """
+    height, width = (max(part.shape[axis] for part in parts) for axis in (2, 3))
+    channels = max(part.shape[1] for part in parts)
+    cells = []
+    for part in parts:
+        part = F.interpolate(part, size=(height, width), mode="nearest")
+        if part.shape[1] == 1 and channels > 1:
+            part = part.expand(-1, 3, -1, -1)
+        if part.shape[1] == 3 and channels == 4:
+            part = F.pad(part, (0, 0, 0, 0, 0, 1), value=1.0)
+        cells.append(to_uint8(part))
+    rows = np.stack(cells, axis=1)  # (N, kinds, H, W, C)
+    return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(parts) * max(1, 6 // len(parts)))
 
 
 def preview_count(spec: Pictures, columns: int) -> int:

@@ -36,7 +36,6 @@ from faussaire.workshop import (
     Workshop,
     choose_compilation,
     count_parameters,
-    describe_data,
     enough_memory,
     join,
 )
@@ -50,6 +49,7 @@ _LOOKS, _APART = 60, 16
 #: Settings that do not touch the weights: changing them on the way is no change of the run.
 _HARMLESS = {
     "source",
+    "target",
     "preview_every",
     "save_every",
     "keep",
@@ -107,6 +107,10 @@ def run_settings(
         UserError: see its sentence; Interrupted and Diverged are kinds of it.
     """
     settings = dataclasses.replace(settings, source=_lasting(settings.source))
+    if target := getattr(settings.data, "target", None):
+        lasting = dataclasses.replace(settings.data, target=_lasting(target))
+        settings = dataclasses.replace(settings, data=lasting)
+        _apart(run, target)
     _apart(run, settings.source)
     world = join(settings)
     try:
@@ -160,7 +164,7 @@ def _reconcile(settings: Settings, run: Run, allow_changes: bool, new_budget: bo
         )
     updates = {key: new for key, (_, new) in changed.items()}
     for key in _HARMLESS - {"source"}:
-        if wanted[key] is not None:
+        if wanted.get(key) is not None:
             updates[key] = wanted[key]
     model = load_family(settings.family).Config
     return resolve(settings.family, settings.source, model, stored, updates)
@@ -220,14 +224,17 @@ def _train(
                 "those of an uninterrupted run, bit for bit."
             )
         if shop.report is not None:
-            run.write("data.json", describe_data(shop.images, shop.report, settings.source))
+            target = getattr(settings.data, "target", None)
+            run.write("data.json", shop.material.describe(settings.source, target))
         run.write_config(settings.flat())
     audience = Audience()
     plan = shop.plan(total)
     try:
         if world.leads:
             audience.observers.append(EventFile(run.events))
-            audience.observers.append(Previews(state, run, shop.images, plan.seed))
+            audience.observers.append(
+                Previews(state, run, shop.material, settings.data.holdout, plan.seed)
+            )
             audience.observers.extend(observers(settings))
             audience.observers.append(Reporter(run))
         doctor = _doctor(state, shop, run, restored[1].get("doctor", {}) if restored else {})
@@ -271,8 +278,7 @@ def _doctor(state: State, shop: Workshop, run: Run, record: Mapping[str, Any]) -
     conditional = getattr(shop.settings.model, "conditional", False)
     examiner = Examiner(
         state,
-        shop.table,
-        *shop.split(),
+        *shop.material.one_table(shop.settings.data.holdout),
         at_once=partial(shop.rows_at_once, state),
         flip=shop.settings.data.flip,
         classes=shop.spec.classes if conditional else (),
@@ -346,7 +352,7 @@ def _play(
             message=f"The data have {classes} classes, which are ignored; --conditional learns them.",
         )
     cautions = state.family.cautions(len(shop.images), shop.settings.training.batch)
-    notes = [*shop.images.notes, *(warning.text for warning in warnings), *notes, *cautions]
+    notes = [*shop.material.notes, *(warning.text for warning in warnings), *notes, *cautions]
     for note in notes:
         tell(events.Noted, message=note)
     if state.clock.examples == 0:
@@ -366,7 +372,7 @@ def _play(
 def _agree(shop: Workshop, state: State) -> None:
     """Make sure that all processes train the same thing from the same instant."""
     weights = [float(p.detach().double().sum()) for ps in state.movable.values() for p in ps]
-    mine = mix(state.clock.examples, shop.images.key, repr(shop.settings.flat()), repr(weights))
+    mine = mix(state.clock.examples, shop.material.key, repr(shop.settings.flat()), repr(weights))
     if not shop.world.agrees(mine >> 2):
         raise UserError(
             "The processes of this run do not agree on settings, data or checkpoint.",
@@ -417,7 +423,7 @@ def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:
         settings.data,
         resolution=shop.images.resolution,
         channels=channels,  # pyright: ignore[reportArgumentType]
-        holdout=len(shop.split()[1]) / len(shop.images),
+        holdout=len(shop.split()[-1][1]) / len(shop.images),
     )
     return dataclasses.replace(settings, training=training, data=data)
 
@@ -425,7 +431,7 @@ def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:
 def _same_data(run: Run, shop: Workshop, allow_changes: bool) -> None:
     """A resumed run must see the pictures that it began with."""
     before = run.read("data.json")
-    if before.get("key") not in (None, shop.images.key) and not allow_changes:
+    if before.get("key") not in (None, shop.material.key) and not allow_changes:
         raise UserError(
             f"The pictures in '{shop.settings.source}' have changed since '{run.path}' was begun: "
             f"there were {before.get('count')}, now there are {len(shop.images)}.",
@@ -484,7 +490,9 @@ def free_run(settings: Settings) -> Run:
     while (path := base if number == 1 else base.with_name(f"{base.name}-{number}")).exists():
         run = Run(path)
         same = run.exists() and not differences(run.config(), settings.flat())
+        target = getattr(settings.data, "target", None)
         same = same and _lasting(settings.source) == run.config().get("source")
+        same = same and (target and _lasting(target)) == run.config().get("target")
         if same and read_events(run.events).outcome != "complete":
             return run
         number += 1

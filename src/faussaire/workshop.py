@@ -1,15 +1,14 @@
-"""What a run needs before its folder is touched: pictures, device, and how to build a state."""
+"""What a run needs before its folder is touched: data, device, and how to build a state."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ImageColor
 
 from faussaire.core.batch import mix
 from faussaire.core.config import AUTO, Settings, resolve
@@ -28,85 +26,16 @@ from faussaire.core.family import Family, Pictures
 from faussaire.core.forecast import Forecast
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.phase import Stage, stage_at
-from faussaire.core.quantity import format_resolution
 from faussaire.core.state import State
-from faussaire.data.check import Check, check
-from faussaire.data.pack import Images, pack
-from faussaire.data.plan import PackOptions
-from faussaire.data.sources import open_source
+from faussaire.data.check import Check
+from faussaire.data.pack import Images
 from faussaire.data.stream import Stream
 from faussaire.families import load_family
+from faussaire.material import Material, Progress, read_material
 from faussaire.nn import fused
 
 DEFAULT_EXAMPLES = 200_000
 _PREVIEWS = 24
-_CHANNELS = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}
-
-Progress = Callable[[str, int, int], None]
-
-
-# ---- Data ----
-
-
-def read_pictures(
-    settings: Settings,
-    kind: type[Family[Any]],
-    *,
-    progress: Progress | None = None,
-    preflight: bool = True,
-) -> tuple[Images, Check | None]:
-    """The pictures of a source, packed, and what the preflight says of them, if it is wanted.
-
-    Raises:
-        UserError: nothing usable, or an option that does not fit.
-    """
-    data = settings.data
-    try:
-        background = ImageColor.getrgb(data.background)[:3]
-    except ValueError as error:
-        raise UserError(
-            f"'{data.background}' is not a colour.", "Write white, black or #rrggbb."
-        ) from error
-    options = PackOptions(
-        resolution=data.resolution,
-        channels=_CHANNELS[data.channels],  # pyright: ignore[reportArgumentType]
-        fit=data.fit,
-        background=background,  # pyright: ignore[reportArgumentType]
-    )
-    with open_source(settings.source, classes=data.classes, labels=data.labels) as source:
-        images = pack(source, options, progress=progress)
-        height, width = images.resolution
-        if data.resolution is None and min(height, width) < kind.least_side:
-            times = math.ceil(kind.least_side / min(height, width))
-            larger = dataclasses.replace(options, resolution=(height * times, width * times))
-            images = pack(source, larger, progress=progress)
-        asked = data.resolution
-        report = (
-            check(source, asked, channels=options.channels, progress=progress)
-            if preflight
-            else None
-        )
-        return images, report
-
-
-def describe_data(images: Images, report: Check, source: str) -> dict[str, Any]:
-    """What `data.json` holds."""
-    height, width = images.resolution
-    return {
-        "source": source,
-        "kind": report.kind,
-        "count": len(images),
-        "resolution": format_resolution(height, width),
-        "resolution_why": images.meta.get("resolution_why", ""),
-        "channels": images.channels,
-        "classes": images.classes,
-        "class_counts": dict(report.classes),
-        "key": images.key,
-        "left_out": images.left_out,
-        "warnings": [warning.text for warning in report.warnings],
-        "notes": images.notes,
-    }
-
 
 # ---- Building ----
 
@@ -117,8 +46,7 @@ class Workshop:
 
     settings: Settings
     kind: type[Family[Any]]
-    images: Images
-    report: Check | None
+    material: Material
     world: World
     device: Device
 
@@ -147,56 +75,32 @@ class Workshop:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world.size)))
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         fused.reduce_statistics = world.sum if world.size > 1 else None
-        if world.leads:
-            images, report = read_pictures(settings, kind, progress=progress)
+        material = read_material(settings, kind, progress=progress) if world.leads else None
         world.barrier()
-        if not world.leads:
-            images, report = read_pictures(settings, kind, preflight=False)
-        shop = cls(settings, kind, images, report, world, device)
+        material = material or read_material(settings, kind, preflight=False)
+        shop = cls(settings, kind, material, world, device)
         with torch.device("meta"):
             kind(settings.model, shop.spec)  # what does not fit is told before anything is written
         return shop
 
     @property
-    def spec(self) -> Pictures:
-        """What the family is told of the data."""
-        height, width = self.images.resolution
-        return Pictures(
-            channels=self.images.channels,
-            height=height,
-            width=width,
-            classes=tuple(self.images.classes),
-        )
+    def images(self) -> Images:
+        """What is to be made."""
+        return self.material.images
 
     @property
-    def table(self) -> dict[str, np.ndarray]:
-        """The data by field name."""
-        table = {"images": self.images.pixels}
-        if self.images.labels is not None:
-            table["labels"] = self.images.labels
-        return table
+    def report(self) -> Check | None:
+        """What the preflight says of it, on the leading process."""
+        return self.material.report
 
-    def split(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that are trained on and those held out, (K,) int64 each, in the data's order.
+    @property
+    def spec(self) -> Pictures:
+        """What the family is told of the data."""
+        return self.material.spec
 
-        Which they are depends on their number alone: runs of different seeds can be compared.
-
-        Raises:
-            UserError: nothing would be left to train on.
-        """
-        count, share = len(self.images), self.settings.data.holdout
-        if share is None:
-            unseen = min(500, count // 50) if count >= 1000 else 0
-        else:
-            unseen = round(share * count)
-        if unseen >= count:
-            raise UserError(
-                f"--holdout {share:g} of {count} pictures leaves none to train on.",
-                "Give a smaller share, or 0.",
-            )
-        draws = np.random.Philox(key=mix("held out")).random_raw(count)
-        order = np.argsort(draws, kind="stable")
-        return np.sort(order[unseen:]), np.sort(order[:unseen])
+    def split(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each table of the data the rows that are trained on and those held out."""
+        return self.material.split(self.settings.data.holdout)
 
     def rows_at_once(self, state: State) -> int:
         """Examples that the nets of a process get at once in the state's stage."""
@@ -206,12 +110,10 @@ class Workshop:
 
     def stream(self) -> Stream:
         """The endless stream of this process."""
-        train, held_out = self.split()
-        return Stream(
-            [self.table],
-            rows=[train] if len(held_out) else None,
+        return self.material.stream(
             seed=mix(self.settings.training.seed, "order"),
-            flip=("images",) if self.settings.data.flip else (),
+            flip=self.settings.data.flip,
+            holdout=self.settings.data.holdout,
             rank=self.world.rank,
             world=self.world.size,
         )

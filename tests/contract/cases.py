@@ -6,12 +6,13 @@ A new family adds one line to `FAMILIES`, and inherits the whole suite.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from faussaire.core.batch import RowDraws
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
 from faussaire.core.family import Family, Pictures
@@ -44,6 +45,8 @@ class Case:
     pictures: bool = False
     batch: int = 16
     scale: float = 1.0
+    table: Callable[[Pictures], dict[str, np.ndarray]] | None = None
+    """What the doctor is shown of its data."""
 
     def examples(self, count: int) -> int:
         """`count` examples of a toy run, in proportion to what this case can afford."""
@@ -67,6 +70,13 @@ def pictures(spec: Pictures, count: int = 96) -> dict[str, np.ndarray]:
     }
 
 
+def pairs(spec: Pictures) -> dict[str, np.ndarray]:
+    """Discs, and the same in negative with `spec.input_channels` to make them from."""
+    images = pictures(spec)["images"]
+    inputs = np.repeat(255 - images[..., :1], spec.input_channels, axis=3)
+    return {"inputs": inputs, "images": images}
+
+
 SMALL = Pictures(channels=3, height=16, width=16, classes=("a", "b", "c"))
 
 
@@ -87,10 +97,54 @@ def _family(name: str, **settings: Any) -> Case:
         pictures=True,
         batch=4,
         scale=1 / 40,
+        table=pictures,
     )
 
 
-LABELS = {"conditional", "loss", "optimiser", "noise"}
+def _translator(name: str, *, together: bool = True, inputs: int = 3, **settings: Any) -> Case:
+    """A family that makes pictures of pictures, from pairs or from two sets."""
+
+    def fitting(spec: Pictures) -> Pictures:
+        return replace(spec, input_channels=inputs, classes=())
+
+    def make(spec: Pictures = SMALL) -> Family[Any]:
+        family = load_family(name)
+        own = family.makes(family.Config(**settings), spec.channels)
+        spec = replace(fitting(spec), input_channels=own or inputs)
+        return family(family.Config(**settings), spec)
+
+    def tables(spec: Pictures) -> list[dict[str, np.ndarray]]:
+        fields = pairs(fitting(spec))
+        return [fields] if together else [{key: value} for key, value in fields.items()]
+
+    label = "-".join(
+        [name, *(f"{key}={value}" for key, value in settings.items() if key in LABELS)]
+    )
+    return Case(
+        name=label,
+        make=make,
+        stream=lambda rank, world: Stream(
+            tables(SMALL), seed=3, flip=("images", "inputs"), rank=rank, world=world
+        ),
+        pictures=True,
+        batch=4,
+        scale=1 / 40,
+        table=lambda spec: pairs(fitting(spec)),
+    )
+
+
+def forged(
+    family: Family[Any], draws: RowDraws, labels: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Samples, or what a family makes of pictures of its own size: row i of the same one."""
+    if not family.applies:
+        return family.sample(draws, labels=labels)
+    spec = family.spec
+    rows = pictures(replace(spec, channels=family.takes))["images"][: draws.size]
+    return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
+
+
+LABELS = {"conditional", "loss", "optimiser", "noise", "make"}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -148,6 +202,9 @@ FAMILIES = [
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
     _family("fastgan", width=4, latent=16),
     _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),
+    _translator("pix2pix", inputs=1, width=8),
+    _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
+    _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
 ]
 CASES = [
     *FAMILIES,

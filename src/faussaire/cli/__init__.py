@@ -19,6 +19,7 @@ COMMANDS = {
     "advise": "Which family for your data and machine: faussaire advise photos/",
     "tune": "Search for the settings that suit your data: faussaire tune dcgan photos/",
     "sample": "Make pictures with a trained run",
+    "apply": "Turn pictures into others with a trained run: faussaire apply RUN photos/ --out made/",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
     "doctor": "Does a run learn, what is wrong, and what to do",

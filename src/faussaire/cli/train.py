@@ -51,7 +51,7 @@ class Command:
 
 def run(arguments: list[str]) -> int:
     """Parse, then train."""
-    words, family, source = positionals(batch_auto(arguments))
+    words, family, source = positionals(second_source(batch_auto(arguments)))
     known = peek(words)
     layer = read_yaml(Path(known["config"])) if known.get("config") else {}
     family = family or layer.get("family")
@@ -139,6 +139,14 @@ def batch_auto(arguments: list[str]) -> list[str]:
         if pair == ("--batch", "auto"):
             words[index] = "--micro"
     return words
+
+
+def second_source(arguments: list[str]) -> list[str]:
+    """A third word before any flag is what `--target` names."""
+    flags = next((i for i, word in enumerate(arguments) if word.startswith("-")), len(arguments))
+    if flags < 3:
+        return arguments
+    return [*arguments[:2], "--target", arguments[2], *arguments[3:]]
 
 
 def positionals(arguments: list[str]) -> tuple[list[str], str | None, str | None]:

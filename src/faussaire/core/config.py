@@ -136,6 +136,42 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairData(DataConfig):
+    """How pairs of pictures are read: an input, and what it is to become.
+
+    Attributes:
+        target: folder (or another source) of what the pictures of the source are to become, with
+            equal names; the second word after the family says it, too.
+        halves: the source has both side by side, the input on the left.
+        backward: learn the other way round, from the target (or the right half) to the source.
+    """
+
+    target: str | None = None
+    halves: bool = False
+    backward: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.halves and self.target is not None:
+            raise UserError(
+                f"--halves says that pairs lie side by side, and --target {self.target} that they "
+                "lie in two places.",
+                "Give one of them.",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoData(DataConfig):
+    """How two sets of pictures are read, which are no pairs.
+
+    Attributes:
+        target: the second set; the second word after the family says it, too.
+    """
+
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """How long, on what and with which care to train.
 
@@ -225,8 +261,8 @@ class Settings:
 
 
 def sections(model: type) -> dict[str, type]:
-    """The dataclasses that share the flat namespace."""
-    return {"data": DataConfig, "training": TrainingConfig, "model": model}
+    """The dataclasses that share the flat namespace; a family's own may ask for other data."""
+    return {"data": getattr(model, "Data", DataConfig), "training": TrainingConfig, "model": model}
 
 
 def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -> Settings:

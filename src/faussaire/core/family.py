@@ -10,12 +10,13 @@ import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from torch import Tensor, nn
 
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
+from faussaire.core.errors import UserError
 from faussaire.core.optim import OptimiserSpec
 from faussaire.core.phase import Stage
 
@@ -29,6 +30,7 @@ class Pictures:
         height, width: pixels.
         classes: class names in the order of their label numbers; empty where there are no labels.
         vector: length of the vector that describes each picture in place of a class; 0: none.
+        input_channels: channels of the pictures that these are made from; 0: they are made from noise.
     """
 
     channels: int
@@ -36,6 +38,7 @@ class Pictures:
     width: int
     classes: tuple[str, ...] = ()
     vector: int = 0
+    input_channels: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,6 +84,8 @@ class Family(Generic[ConfigT]):
         averaged: nets that samples are made with by their moving average.
         half_life: of the averages in examples, where the user does not say.
         least_side: pictures smaller than this are enlarged, unless a resolution is asked for.
+        sources: `one` set of pictures, `pair`s of an input and a picture, or `two` sets.
+        applies: whether it makes pictures from pictures (`apply`) rather than from noise (`sample`).
 
     Attributes:
         config: the settings.
@@ -97,11 +102,28 @@ class Family(Generic[ConfigT]):
     averaged: ClassVar[tuple[str, ...]] = ()
     half_life: ClassVar[float] = 10_000.0
     least_side: ClassVar[int] = 1
+    sources: ClassVar[Literal["one", "pair", "two"]] = "one"
+    applies: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
         self.spec = spec
         self.nets: dict[str, nn.Module] = {}
+
+    @classmethod
+    def needs(cls, config: Any) -> Literal["one", "pair", "two"]:
+        """The sources that it takes with these settings; one where it makes inputs itself."""
+        return cls.sources
+
+    @classmethod
+    def makes(cls, config: Any, channels: int) -> int:
+        """Channels of the inputs that it makes of each picture with `channels` itself; 0: none."""
+        return 0
+
+    @property
+    def takes(self) -> int:
+        """Channels of the pictures that `apply` takes."""
+        return self.spec.input_channels
 
     def optimisers(self) -> Mapping[str, OptimiserSpec]:
         """The optimisers by name; between them they own every net that a phase moves."""
@@ -138,6 +160,33 @@ class Family(Generic[ConfigT]):
             latents: (N, ...) to use in place of `latents(draws)`.
             truncation: less variety for more typical samples; None: the whole distribution. What
                 the number means is the family's to say.
+        """
+        raise NotImplementedError
+
+    def apply(self, x: Tensor, draws: Draws) -> Tensor:
+        """What becomes of pictures: (N, K, h, w) in [-1, 1] to (N, C, H, W) in [-1, 1].
+
+        Args:
+            x: pictures of any one size.
+            draws: randomness for N rows; each row depends on its own draws alone.
+        """
+        raise NotImplementedError
+
+    def inverse(self) -> Self:
+        """A view that applies the other way round.
+
+        Raises:
+            UserError: the family has no way back.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no way back.",
+            "Leave --inverse out, or train the other way round.",
+        )
+
+    def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
+        """Pictures to be looked at side by side: inputs, outputs, and what they should be.
+
+        Each (N, C, H, W) in [-1, 1], of any sizes and channels. For families that `applies`.
         """
         raise NotImplementedError
 

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 #: Family name -> module and class.
 _REGISTRY: dict[str, tuple[str, str]] = {
     "biggan": ("biggan", "BigGAN"),
+    "cyclegan": ("cyclegan", "CycleGAN"),
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),
+    "pix2pix": ("pix2pix", "Pix2Pix"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),

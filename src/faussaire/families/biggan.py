@@ -165,9 +165,7 @@ class GeneratorBlock(nn.Module):
     comes before the doubling, which gives the same for a quarter of the work.
     """
 
-    def __init__(
-        self, wide: int, narrow: int, condition_size: int, *, spectral_norm: bool
-    ) -> None:
+    def __init__(self, wide: int, narrow: int, condition_size: int, *, spectral_norm: bool) -> None:
         super().__init__()
         self.norm1 = modulated_norm(wide, condition_size, spectral_norm)
         self.conv1 = spectral(nn.Conv2d(wide, narrow, 3, padding=1))

@@ -21,7 +21,14 @@ from torch.nn import functional as F
 from faussaire.core.distributed import AllSum
 from faussaire.nn.fused_kernels import LANES, kernels
 
-__all__ = ["BatchNormAct2d", "UpConv2d", "alone", "enabled", "reduce_statistics"]
+__all__ = [
+    "BatchNormAct2d",
+    "InstanceNormAct2d",
+    "UpConv2d",
+    "alone",
+    "enabled",
+    "reduce_statistics",
+]
 
 enabled: bool = True
 """False keeps every layer here on its plain form; for tests and measurements."""
@@ -118,6 +125,46 @@ class BatchNormAct2d(nn.BatchNorm2d):
     def extra_repr(self) -> str:
         """As `nn.BatchNorm2d`, and the slope."""
         return f"{super().extra_repr()}, negative_slope={self.negative_slope}"
+
+
+class InstanceNormAct2d(nn.Module):
+    """Instance normalisation, then ReLU (`negative_slope` 0) or leaky ReLU, as one operation.
+
+    y = f((x - mean) / sqrt(var + eps) * weight + bias) with mean and variance of each picture's own
+    channels; x, y: (N, C, H, W). Ulyanov, Vedaldi, Lempitsky 2016, "Instance Normalization", arXiv
+    1607.08022, equation 3. The same in training and afterwards, for a picture alone and among others.
+
+    The fast form is that of `BatchNormAct2d`, a picture at a time.
+
+    Args:
+        channels: C. The fast form needs a multiple of 16.
+        negative_slope: slope of the activation below zero; 1: no activation.
+        eps: added to the variance.
+    """
+
+    def __init__(self, channels: int, negative_slope: float = 0.0, *, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.negative_slope, self.eps = negative_slope, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, H, W) of the same dtype."""
+        if _norm_is_fast(x, self.weight):
+            arguments = (self.weight, self.bias, self.eps, self.negative_slope)
+            with alone():
+                return torch.cat([_FusedNormAct.apply(row, *arguments)[0] for row in x.split(1)])
+        # By hand: `F.instance_norm` refuses pictures of one pixel, and leaves channels_last.
+        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
+        centred = x - mean
+        scale = (centred.square().mean((2, 3), keepdim=True) + self.eps).rsqrt()
+        y = centred * (scale * self.weight.view(-1, 1, 1)) + self.bias.view(-1, 1, 1)
+        y = y.to(x.dtype)
+        return y if self.negative_slope == 1.0 else _activation(y, self.negative_slope)
+
+    def extra_repr(self) -> str:
+        """Channels and slope."""
+        return f"{len(self.weight)}, negative_slope={self.negative_slope}"
 
 
 def _activation(y: Tensor, negative_slope: float) -> Tensor:

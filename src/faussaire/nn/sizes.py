@@ -13,6 +13,11 @@ def doublings(height: int, width: int) -> int:
     return int(math.log2(min(height, width) / 4))
 
 
+def multiple_of(height: int, width: int, step: int) -> tuple[int, int]:
+    """The least (height, width) that covers this one and is divisible by `step`."""
+    return -(-height // step) * step, -(-width // step) * step
+
+
 def base_size(height: int, width: int, steps: int) -> tuple[int, int]:
     """The (height, width) that, doubled `steps` times, covers the picture: rounded up."""
     return -(-height // 2**steps), -(-width // 2**steps)
@@ -32,3 +37,12 @@ def filled(x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
     edges = (right // 2, right - right // 2, down // 2, down - down // 2)
     return F.pad(x, edges, mode="replicate")
+
+
+def mirrored(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `filled`, but what is added mirrors the picture, as far as it reaches."""
+    down, right = size[0] - x.shape[2], size[1] - x.shape[3]
+    edges = (right // 2, right - right // 2, down // 2, down - down // 2)
+    if edges[1] >= x.shape[3] or edges[3] >= x.shape[2]:
+        return filled(x, size)
+    return F.pad(x, edges, mode="reflect") if down or right else x

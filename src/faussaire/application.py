@@ -1,0 +1,330 @@
+"""Using a model that makes pictures from pictures: on one, or on a folder of them.
+
+Outputs are as large as inputs (times the model's scale), whatever size the model was trained at.
+Pictures larger than memory likes are gone through in tiles that overlap and fade into each other.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from faussaire.core.batch import Draws, RowDraws, mix
+from faussaire.core.device import Device
+from faussaire.core.errors import UserError
+from faussaire.core.family import Family
+from faussaire.data.decode import EXTENSIONS, Fault, decode, decoding
+from faussaire.nn.degrade import grey
+from faussaire.report.files import whole
+
+TILE = 1024
+"""Pixels a side that are handled at once, where the user does not say."""
+OVERLAP = 32
+"""Pixels of the input in which two tiles fade into each other."""
+
+_OWN = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+
+
+# ---- One picture ----
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A picture as numbers.
+
+    Attributes:
+        colour: float32 (1, C, H, W) in [-1, 1], C 1 or 3.
+        alpha: float32 (1, 1, H, W) in [-1, 1]; None: it is opaque.
+        deep: its file has 16 bits a value.
+    """
+
+    colour: Tensor
+    alpha: Tensor | None
+    deep: bool
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Opened:
+        """A picture of mode L, RGB or RGBA."""
+        pixels = torch.from_numpy(np.array(image))
+        if pixels.dim() == 2:
+            pixels = pixels[:, :, None]
+        rows = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        return cls(rows[:, :3], rows[:, 3:] if rows.shape[1] == 4 else None, False)
+
+    @classmethod
+    def read(cls, path: Path) -> Opened:
+        """A file, upright as its EXIF data say.
+
+        Raises:
+            Fault: it cannot be read; the reason is in words.
+        """
+        try:
+            raw = path.read_bytes()
+        except OSError as error:
+            raise Fault("unreadable", error.strerror or str(error)) from error
+        with decoding():
+            found = decode(raw)
+            if found.mode.startswith("I;16"):
+                values = np.asarray(Image.open(io.BytesIO(raw))).astype(np.float32)
+                return cls(torch.from_numpy(values)[None, None] / 32767.5 - 1.0, None, True)
+        return cls.of(found.image)
+
+    def image(self) -> Image.Image:
+        """As Pillow has it: I;16 where it is deep, else L, RGB or RGBA."""
+        if self.deep and self.colour.shape[1] == 1 and self.alpha is None:
+            values = (self.colour[0, 0] + 1.0) * 32767.5
+            return Image.fromarray(values.round().clamp(0, 65535).numpy().astype(np.uint16))
+        parts = [self.colour]
+        if self.alpha is not None:
+            parts = [self.colour.expand(-1, 3, -1, -1), self.alpha]
+        levels = ((torch.cat(parts, dim=1)[0] + 1.0) * 127.5).round().clamp(0, 255)
+        pixels = levels.to(torch.uint8).permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def as_channels(colour: Tensor, alpha: Tensor | None, channels: int) -> Tensor:
+    """Colour (N, 1 or 3, H, W), and alpha or none, as a net wants them: 1, 3 or 4 channels."""
+    if channels == 1:
+        return grey(colour)
+    colour = colour.expand(-1, 3, -1, -1) if colour.shape[1] == 1 else colour
+    if channels == 3:
+        return colour
+    return torch.cat([colour, torch.ones_like(colour[:, :1]) if alpha is None else alpha], dim=1)
+
+
+def answer(
+    family: Family, device: Device, opened: Opened, *, seed: int = 0, tile: int | None = None
+) -> Opened:
+    """What a model makes of a picture.
+
+    Args:
+        family: trained, its nets in evaluation mode.
+        device: where it runs.
+        opened: the picture.
+        seed: of what the model draws at random, where it does.
+        tile: pixels a side that are handled at once; 0: all; None: all up to 1024x1024, else 1024.
+    """
+    x = as_channels(opened.colour, opened.alpha, family.takes)
+    height, width = x.shape[2:]
+    if tile is None:
+        tile = TILE if height * width > TILE * TILE else 0
+    with torch.no_grad():
+        if tile:
+            y = tiled(lambda part, at: _run(family, device, part, mix(seed, *at)), x, tile)
+        else:
+            y = _run(family, device, x, mix(seed, 0, 0))
+    alpha = opened.alpha
+    if y.shape[1] == 4:
+        return Opened(y[:, :3], y[:, 3:], opened.deep)
+    if alpha is not None and alpha.shape[2:] != y.shape[2:]:
+        size = (y.shape[2], y.shape[3])
+        alpha = F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True)
+    return Opened(y, alpha, opened.deep)
+
+
+def _run(family: Family, device: Device, x: Tensor, seed: int) -> Tensor:
+    draws: Draws = RowDraws([mix(seed, row) for row in range(len(x))], device=device.name)
+    return family.apply(x.to(device.name), draws).float().cpu()
+
+
+def tiled(
+    run: Callable[[Tensor, tuple[int, int]], Tensor], x: Tensor, tile: int, overlap: int = OVERLAP
+) -> Tensor:
+    """`run` over overlapping tiles of (N, C, H, W), which fade into each other linearly.
+
+    Args:
+        run: (N, C, h, w) and the tile's place to (N, K, s h, s w), for a whole s.
+        x: the pictures.
+        tile: pixels a side of a tile, at least four times the overlap.
+        overlap: pixels that neighbours share.
+
+    Raises:
+        UserError: the tile is too small for its overlap.
+    """
+    if tile < 4 * overlap:
+        raise UserError(
+            f"Tiles of {tile} pixels have too little beside their overlap of {overlap}.",
+            f"Ask for {4 * overlap} pixels or more, or for 0: no tiles.",
+        )
+    height, width = x.shape[2:]
+    rows, columns = (_places(side, tile, overlap) for side in (height, width))
+    total = weight = None
+    for top, bottom in rows:
+        for left, right in columns:
+            y = run(x[:, :, top:bottom, left:right], (top, left))
+            scale = y.shape[2] // (bottom - top)
+            fade = torch.outer(
+                _fade(top, bottom, height, overlap, scale),
+                _fade(left, right, width, overlap, scale),
+            )
+            if total is None or weight is None:
+                total = torch.zeros(*y.shape[:2], height * scale, width * scale)
+                weight = torch.zeros(height * scale, width * scale)
+            place = (
+                slice(top * scale, bottom * scale),
+                slice(left * scale, right * scale),
+            )
+            total[:, :, place[0], place[1]] += y * fade
+            weight[place] += fade
+    assert total is not None
+    assert weight is not None
+    return total / weight
+
+
+def _places(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Beginnings and ends of equal tiles that cover a side."""
+    if side <= tile:
+        return [(0, side)]
+    count = math.ceil((side - overlap) / (tile - overlap))
+    starts = np.linspace(0, side - tile, count).round().astype(int).tolist()
+    return [(start, start + tile) for start in starts]
+
+
+def _fade(begin: int, end: int, side: int, overlap: int, scale: int) -> Tensor:
+    """Weights of a tile along one side: rising over the overlap where there is a neighbour."""
+    length = (end - begin) * scale
+    place = torch.arange(length) + 0.5
+    rise = torch.ones(length)
+    if begin > 0:
+        rise = torch.minimum(rise, place / (overlap * scale))
+    if end < side:
+        rise = torch.minimum(rise, (length - place) / (overlap * scale))
+    return rise
+
+
+# ---- Many ----
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that was not made, and why."""
+
+    source: Path
+    reason: str
+
+
+def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[Job]:
+    """The files that are meant, and what is to become of each.
+
+    Args:
+        words: files, folders (with all below them) or patterns such as `photos/*.jpg`.
+        out: the folder of results; below it names are those below the folders.
+        ending: of all results, such as `png`; None: as the inputs', or PNG.
+
+    Raises:
+        UserError: nothing there, or no picture.
+    """
+    found: list[tuple[Path, Path]] = []
+    for word in words:
+        found.extend(_meant(word))
+    if not found:
+        raise UserError(
+            f"There are no pictures in {', '.join(map(str, words))}.",
+            "Name PNG, JPEG, WebP, TIFF or GIF files, or folders of them.",
+        )
+    jobs: dict[Path, Job] = {}
+    for source, name in found:
+        suffix = name.suffix.lower() if ending is None else f".{ending.lstrip('.')}"
+        target = out / name.with_suffix(suffix if suffix in _OWN else ".png")
+        if target in jobs and jobs[target].source != source:  # a.gif beside a.png
+            target = target.with_name(f"{name.name}{target.suffix}")
+        jobs[target] = Job(source, target)
+    return list(jobs.values())
+
+
+def _meant(word: Path) -> Iterator[tuple[Path, Path]]:
+    """Files, each with its name below what was named."""
+    if word.is_dir():
+        for path in sorted(word.rglob("*")):
+            below = path.relative_to(word)
+            hidden = any(part.startswith(".") for part in below.parts)
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not hidden:
+                yield path, below
+    elif word.is_file():
+        yield word, Path(word.name)
+    else:
+        matches = sorted(word.parent.glob(word.name)) if word.parent.is_dir() else []
+        if not matches:
+            raise UserError(
+                f"There is nothing at '{word}'.", "Check the name; folders and patterns work, too."
+            )
+        for path in matches:
+            yield path, Path(path.name)
+
+
+def work(
+    jobs: Sequence[Job],
+    transform: Callable[[Opened], Opened],
+    *,
+    overwrite: bool = False,
+    done: Callable[[Job], None] = lambda job: None,
+) -> list[Failed]:
+    """Make every file; one that fails does not keep the others from being made.
+
+    Args:
+        jobs: what to make of what.
+        transform: what to do to each.
+        overwrite: replace files that are there.
+        done: told after each, made or not.
+
+    Returns:
+        Those that failed, with reasons.
+
+    Raises:
+        UserError: a result is there already (then nothing is made), or the disk is full.
+    """
+    taken = [job.target for job in jobs if job.target.exists()]
+    if taken and not overwrite:
+        more = f" and {len(taken) - 1} others" if len(taken) > 1 else ""
+        raise UserError(
+            f"'{taken[0]}'{more} would be overwritten.",
+            "Choose another --out, or add --overwrite or --skip.",
+        )
+    failed = []
+    for job in jobs:
+        try:
+            made = transform(Opened.read(job.source))
+        except Fault as fault:
+            failed.append(Failed(job.source, fault.reason))
+        except (UserError, ValueError) as error:
+            failed.append(Failed(job.source, str(error)))
+        else:
+            save(made, job.target)
+        done(job)
+    return failed
+
+
+def save(made: Opened, path: Path) -> None:
+    """Write a picture in the format that its name says; JPEG has no alpha, and shows it on white.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    image = made.image()
+    how = {}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        if image.mode == "RGBA":
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image).convert("RGB")
+        how = {"quality": 95}
+    if image.mode == "I;16" and path.suffix.lower() not in (".png", ".tif", ".tiff"):
+        image = Opened(made.colour, None, False).image()
+    with whole(path) as temporary:
+        image.save(temporary, **how)
