@@ -135,6 +135,8 @@ def test_a_run_gives_its_settings_only_to_its_own_family(tmp_path):
         ({"flip": "yes"}, "flip cannot be"),
         ({"batch": None}, "batch cannot be"),
         ({"lr": [1]}, "lr cannot be"),
+        ({"margin": 1.5}, "margin cannot be 1.5"),
+        ({"margin": -0.1}, "margin cannot be -0.1"),
     ],
 )
 def test_wrong_settings_are_sentences(layer, says):

@@ -117,6 +117,8 @@ class DataConfig:
             any other word names a column of the table.
         labels: a CSV file with the columns file and label.
         flip: mirror half of the pictures left to right; not for text or digits.
+        margin: keep pictures larger than the resolution by this share, and cut each at a random place
+            whenever it is trained on; 0.12 is the jitter of pix2pix, 286 pixels for 256.
         holdout: share of the pictures that is not trained on, by which the doctor tells learning from
             learning by heart. None: 2 %, of 500 at most, where there are 1,000 pictures or more.
     """
@@ -128,9 +130,11 @@ class DataConfig:
     classes: str = "auto"
     labels: Path | None = None
     flip: bool = False
+    margin: float = 0.0
     holdout: float | None = None
 
     def __post_init__(self) -> None:
+        check_range(self, margin=(0, 1))
         if self.holdout is not None:
             check_range(self, holdout=(0, 0.9))
 

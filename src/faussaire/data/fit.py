@@ -65,6 +65,35 @@ def fit(image: Image.Image, target: tuple[int, int], how: Fit, background: Colou
     return canvas.convert(image.mode)
 
 
+def enlarged(resolution: tuple[int, int], margin: float) -> tuple[int, int]:
+    """The (height, width) to keep for random cuts of `resolution`: larger by the share `margin`.
+
+    (256, 256) and 0.117 give (286, 286), the jitter of pix2pix; a margin of 0 changes nothing.
+    """
+    height, width = resolution
+    return round(height * (1 + margin)), round(width * (1 + margin))
+
+
+def centre(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of every picture, as a view: what is looked at where nothing is cut at random.
+
+    Args:
+        pixels: (N, H, W, C).
+        size: (h, w), at most (H, W).
+
+    Returns:
+        (N, h, w, C), without a copy.
+
+    Raises:
+        ValueError: the pictures are smaller than that.
+    """
+    (tall, wide), (height, width) = pixels.shape[1:3], size
+    if not (1 <= height <= tall and 1 <= width <= wide):
+        raise ValueError(f"pictures of {tall}x{wide} have no middle of {height}x{width}")
+    top, left = (tall - height) // 2, (wide - width) // 2
+    return pixels[:, top : top + height, left : left + width]
+
+
 def to_array(image: Image.Image) -> np.ndarray:
     """uint8 (H, W, C)."""
     pixels = np.asarray(image)
