@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -318,7 +319,7 @@ def save(made: Opened, path: Path) -> None:
         UserError: the disk is full or the folder cannot be written.
     """
     image = made.image()
-    how = {}
+    how: dict[str, Any] = {}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         if image.mode == "RGBA":
             white = Image.new("RGBA", image.size, "white")

@@ -11,10 +11,11 @@ Two generators, G: X -> Y and F: Y -> X, and a discriminator for each side. The 
     L_identity = E|G(y) - y| + E|F(x) - x|, weight lambda_identity x lambda        (section 5.2)
 
 Discriminators see fakes out of a pool of the last fifty, in place of half of the fresh ones (section 4).
-The generators are Johnson's residual networks: c7s1-64, d128, d256, nine residual blocks (six below 256
-pixels), u128, u64, c7s1-3, with instance normalisation and mirrored borders; discriminators judge patches
-of 70x70 pixels (appendix 7.2). Adam with rate 2e-4 and beta1 .5, batches of 1, the rate constant over half
-of the run and falling to 0 over the other (7.1); pictures enlarged to 286, cut to 256 at random, mirrored.
+The generators are Johnson's residual networks: c7s1-64, d128, d256, nine residual blocks (six below
+256 pixels), u128, u64, c7s1-3, with instance normalisation and mirrored borders; discriminators judge
+patches of 70x70 pixels (appendix 7.2). Adam with rate 2e-4 and beta1 .5, batches of 1, the rate constant
+over half of the run and falling to 0 over the other (7.1); pictures are enlarged to 286, cut to 256 at
+random, and mirrored.
 
 `lambda_identity`: without it nothing keeps a generator from changing colours that need no change, for
 the other can change them back: day turns to dusk in paintings, black to white. Too much of it (1 and

@@ -6,6 +6,8 @@ Isola, Zhu, Zhou, Efros 2017, "Image-to-Image Translation with Conditional Adver
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -35,7 +37,7 @@ class PatchDiscriminator(nn.Module):
         widths = [min(2**step, 8) * width for step in range(halvings + 1)]
         self.look = nn.Conv2d(channels + beside, widths[0], 4, stride=2, padding=1)
         layers: list[nn.Module] = [nn.LeakyReLU(0.2)]
-        for index, (narrow, wide) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (narrow, wide) in enumerate(pairwise(widths)):
             stride = 2 if index < halvings - 1 else 1
             layers.append(nn.Conv2d(narrow, wide, 4, stride=stride, padding=1, bias=not norm))
             layers.append(InstanceNormAct2d(wide, 0.2) if norm else nn.LeakyReLU(0.2))

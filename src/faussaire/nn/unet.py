@@ -21,8 +21,8 @@ class UNet(nn.Module):
 
     4x4 convolutions of stride 2, C64-C128-C256-C512-C512-... down and the same up again, leaky ReLU of
     slope .2 down, ReLU up, instance normalisation but in the first and the innermost layer: of the
-    latter's single pixels it would leave nothing. Sides that `2 ** halvings` does not divide are mirrored beyond
-    their edges, and what was added is cut off.
+    latter's single pixels it would leave nothing. Sides that `2 ** halvings` does not divide are
+    mirrored beyond their edges, and what was added is cut off.
 
     Args:
         inputs, outputs: channels C and K.
