@@ -140,6 +140,12 @@ def make_plan(source: Source, seen: Scan, options: PackOptions) -> Plan:
             f"('{first['name']}': {first['reason']}).",
             "Run `faussaire check` on it for the whole list.",
         )
+    if source.complete and left_out:
+        raise UserError(
+            f"'{left_out[0]['name']}' of '{source.path}' could be read before and cannot now "
+            f"({left_out[0]['reason']}).",
+            "Start again when nothing writes to the pictures any more.",
+        )
     mode = choose_channels(seen, rows, options.channels)
     size, why = choose_resolution(seen, rows, as_pair(options.resolution))
     notes = list(source.notes) + _notes(seen, rows, left_out, mode, options)

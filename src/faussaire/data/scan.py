@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageChops
 
 from faussaire.data.cache import cache_dir, npz_bytes, remember
-from faussaire.data.decode import Fault, FaultKind, decode, decoding
-from faussaire.data.fit import on_background
+from faussaire.data.decode import Decoded, Fault, FaultKind, decode, decoding
+from faussaire.data.fit import from_array, on_background
 from faussaire.data.parallel import Progress, ordered
 from faussaire.data.source import Listing, Source, content_digest
 
@@ -68,7 +68,9 @@ def scan(
     rows = source.listing
     store = (cache or cache_dir()) / "scans" / f"{source.identity}.npz"
     result = empty(len(rows.names))
-    todo = _recall(store, rows, result)
+    todo = np.arange(len(rows.names))
+    for identity in (source.identity, *source.scanned_as):
+        todo = _recall(store.with_name(f"{identity}.npz"), rows, result, todo)
     if len(todo) > 0:
         _read(source, todo, result, workers, progress)
         remember(store, _pack(rows, result))
@@ -117,9 +119,12 @@ def _look_at_file(source: Source, row: int, result: Scan) -> None:
     """Rows are written by one thread each, so no lock is needed."""
     try:
         raw = source[row].raw()
-        assert isinstance(raw, bytes)
         result.digests[row] = content_digest(raw)
-        seen = decode(raw, reduce_to=_FULL_ENOUGH)
+        if isinstance(raw, np.ndarray):  # cut from a picture
+            image = from_array(raw)
+            seen = Decoded(image, (image.height, image.width), image.mode, animated=False)
+        else:
+            seen = decode(raw, reduce_to=_FULL_ENOUGH)
     except Fault as fault:
         result.faults[row] = (fault.kind, fault.reason)
         return
@@ -198,20 +203,19 @@ def _pack(rows: Listing, result: Scan) -> bytes:
     return npz_bytes(text=blob, sizes=result.sizes, flags=result.flags, thumbs=result.thumbs)
 
 
-def _recall(store: Path, rows: Listing, result: Scan) -> np.ndarray:
-    """Copy what is remembered and still true into `result`; return the rows that are not."""
-    everything = np.arange(len(rows.names))
-    if not store.is_file():
-        return everything
+def _recall(store: Path, rows: Listing, result: Scan, todo: np.ndarray) -> np.ndarray:
+    """Copy what is remembered of the rows `todo`, and still true, into `result`; return the rest."""
+    if len(todo) == 0 or not store.is_file():
+        return todo
     try:
         with np.load(io.BytesIO(store.read_bytes()), allow_pickle=False) as old:
             text = json.loads(old["text"].tobytes())
             sizes, flags, thumbs = old["sizes"], old["flags"], old["thumbs"]
             if text["format"] != FORMAT or thumbs.shape != (len(text["names"]), _ROW):
-                return everything
+                return todo
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return everything  # damaged: read the pictures again
-    here, there = _matches(rows, text["names"], text["tokens"])
+        return todo  # damaged: read the pictures again
+    here, there = _matches(rows, todo, text["names"], text["tokens"])
     result.sizes[here], result.flags[here], result.thumbs[here] = (
         sizes[there],
         flags[there],
@@ -223,17 +227,22 @@ def _recall(store: Path, rows: Listing, result: Scan) -> np.ndarray:
         result.modes[new] = text["modes"][old_row]
         if old_row in faults:
             result.faults[new] = faults[old_row]
-    return np.setdiff1d(everything, here)
+    return np.setdiff1d(todo, here)
 
 
 def _matches(
-    rows: Listing, names: Sequence[str], tokens: Sequence[str]
+    rows: Listing, todo: np.ndarray, names: Sequence[str], tokens: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of (row now, row then) with the same name and token. "missing" is looked at again."""
+    """Pairs of (row now, row then) with the same name and token. "missing" is looked at again.
+
+    Args:
+        todo: the rows of now that are asked for.
+    """
     then = {pair: i for i, pair in enumerate(zip(names, tokens, strict=True))}
     here: list[int] = []
     there: list[int] = []
-    for i, pair in enumerate(zip(rows.names, rows.tokens, strict=True)):
+    for i in todo.tolist():
+        pair = rows.names[i], rows.tokens[i]
         if pair in then and pair[1] != "missing":
             here.append(i)
             there.append(then[pair])

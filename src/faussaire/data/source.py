@@ -46,7 +46,8 @@ class Item:
         name: unique within the source and stable when the source moves.
         label: its class, or None.
         token: changes when the item may have changed; cheap, no reading.
-        raw: reads the encoded bytes, or the pixels as uint8 (H, W, C). Raises `Fault`.
+        raw: reads the encoded bytes, or the pixels as uint8 (H, W, C). Raises `Fault`; call it
+            inside `decoding()`, because pixels may be cut from a picture.
     """
 
     name: str
@@ -56,15 +57,14 @@ class Item:
 
     def read(self) -> Image.Image | np.ndarray:
         """The upright picture in mode L, RGB or RGBA, or an array of uint8 (H, W, C)."""
-        raw = self.raw()
-        if isinstance(raw, np.ndarray):
-            return raw
         with decoding():
-            return decode(raw).image
+            raw = self.raw()
+            return raw if isinstance(raw, np.ndarray) else decode(raw).image
 
     def digest(self) -> str:
         """Hash of the content, whatever the name."""
-        return content_digest(self.raw())
+        with decoding():
+            return content_digest(self.raw())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,12 @@ class Source(ABC):
         classes: "auto", "folders", "none" or the name of a column.
         notes: remarks for the user, as sentences (filled by `listing`).
         skipped: what was passed over and how often, by reason or extension.
+        complete: its rows were chosen one by one, to stay aligned with others, so that `pack` must
+            not leave any of them out.
     """
 
     kind: str
+    complete: bool = False
 
     def __init__(self, path: str, classes: str) -> None:
         self.path = path
@@ -124,6 +127,11 @@ class Source(ABC):
     def identity(self) -> str:
         """The same for the same place on this machine: where remembered scans are filed."""
         return digest(self.kind, _absolute(self.path))
+
+    @property
+    def scanned_as(self) -> tuple[str, ...]:
+        """Identities under which scans of these very items may be remembered besides its own."""
+        return ()
 
     def stamp(self) -> str:
         """Changes when anything in the source may have changed, or its labels."""
