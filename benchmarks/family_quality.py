@@ -53,7 +53,10 @@ def train(family: str, name: str, seed: int, options: argparse.Namespace) -> dic
     weights = str(options.data / "weights")
     measuring = ["--extractor", "squeezenet1.1", "--weights", weights]
     # How many pictures that is depends on the family; a rehearsal tells, and five parts are measured.
-    common = [family, str(options.data / source), *how, "--for", f"{options.minutes}m"]
+    budget = ["--for", f"{options.minutes}m"]
+    if options.examples:
+        budget = ["--examples", str(options.examples)]
+    common = [family, str(options.data / source), *how, *budget]
     common += ["--seed", str(seed), *options.settings]
     plan = json.loads(
         command("train", *common, "--dry-run", "--json", threads=options.threads).stdout
@@ -132,8 +135,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("FAUSSAIRE_DATA"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--examples", type=int, help="so many pictures, however long it takes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--families", nargs="+", default=families.names())
+    makers = [name for name in families.names() if not families.load_family(name).applies]
+    parser.add_argument("--families", nargs="+", default=makers)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--settings", nargs=argparse.REMAINDER, default=[])

@@ -307,13 +307,22 @@ def _farewell(run_folder: Run) -> None:
 
     best = int(Checkpoints(run_folder.checkpoints).marks().get("best", -1))
     better = 0 <= best < max(run_folder.saved(), default=0)
+    uses = [
+        f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
+        f"  a film         faussaire film {word} film.gif",
+    ]
+    python = f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)"
+    from faussaire.families import load_family
+
+    if load_family(str(run_folder.config()["family"])).applies:
+        uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
+        python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
     for line in (
         f"\nDone. Look at {path / 'report.html'}",
         *([f"  better before  --checkpoint best (at {best:,} examples)"] if better else []),
-        f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
-        f"  a film         faussaire film {word} film.gif",
+        *uses,
         f"  train longer   faussaire resume {word} --examples N",
-        f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)",
+        python,
     ):
         out.print(line, markup=False)
 
