@@ -164,7 +164,7 @@ def _product(x: Tensor, y: Tensor, weights: list[float]) -> Tensor:
     product = torch.ones(x.shape[:2], dtype=torch.float64, device=x.device)
     for scale, weight in enumerate(weights):
         last = scale == len(weights) - 1
-        luminance, structure = _compare(x, y)
+        luminance, structure = compare(x, y)
         local = luminance * structure if last else structure
         product *= local.mean(dim=(2, 3), dtype=torch.float64).clamp(min=0.0) ** weight
         if not last:
@@ -172,7 +172,7 @@ def _product(x: Tensor, y: Tensor, weights: list[float]) -> Tensor:
     return product.mean(dim=1)
 
 
-def _compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def compare(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """l and c s of equations 1 to 3 with C3 = C2 / 2, at each place of the window.
 
     x, y: (N, C, H, W) in 0..255 -> both (N, C, H - 10, W - 10).
