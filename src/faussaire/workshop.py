@@ -82,7 +82,7 @@ def read_pictures(
             images = pack(source, larger, progress=progress)
         asked = data.resolution
         report = (
-            check(source, asked, channels=options.channels, progress=progress)
+            check(source, asked, channels=options.channels, fit=options.fit, progress=progress)
             if preflight
             else None
         )
