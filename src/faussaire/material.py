@@ -233,7 +233,7 @@ def read_material(
             for name, source in (("inputs", first), ("images", second))
         }
         report = (
-            check(second, asked, channels=options.channels, progress=progress)
+            check(second, asked, channels=options.channels, fit=options.fit, progress=progress)
             if preflight
             else None
         )
@@ -311,7 +311,13 @@ def _one(
     if images.resolution != wide:
         images = pack(source, dataclasses.replace(options, resolution=wide), progress=progress)
     report = (
-        check(source, settings.data.resolution, channels=options.channels, progress=progress)
+        check(
+            source,
+            settings.data.resolution,
+            channels=options.channels,
+            fit=options.fit,
+            progress=progress,
+        )
         if preflight
         else None
     )

@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.drawing import draw
 from data.test_decode import bomb
+from faussaire.core.errors import UserError
 from faussaire.data import duplicates
 from faussaire.data.check import check
 from faussaire.data.scan import scan
@@ -63,6 +64,23 @@ def test_a_folder_with_everything_wrong(pictures: Path) -> None:
         assert words in report
     assert json.loads(json.dumps(seen.to_dict()))["warnings"][0]["code"] == "too-few"
     assert seen.ok
+
+
+def test_tiles_are_not_resized(pictures: Path) -> None:
+    for i in range(12):
+        draw(i, 80, 300).save(pictures / f"{i}.png")
+    assert "aspect" in codes(check(pictures, 16))
+    seen = check(pictures, 16, fit="tiles")
+    assert codes(seen) == set()
+    assert seen.examples == 12 * 5 * 18
+    seen = check(pictures, 64, fit="tiles")
+    assert codes(seen) == {"too-few"}
+    assert "Only 48 tiles" in seen.warnings[0].text
+    assert any("(as asked: 48 tiles of 12 pictures)" in line for line in seen.lines())
+    draw(20, 30, 300).save(pictures / "low.png")
+    assert codes(check(pictures, 64, fit="tiles")) == {"too-few", "upscaled"}
+    with pytest.raises(UserError, match="without the size"):
+        check(pictures, fit="tiles")
 
 
 def test_nothing_usable(pictures: Path) -> None:

@@ -74,6 +74,11 @@ def pairs(a: list[str], b: list[str]) -> list[tuple[str, str]]:
         # Numbers that begin anew in each folder: the partner of t/9 would be in t.
         (["t/8.png", "t/9.png"], ["t/8.png", "v/9.png"], [(0, 0)]),
         (["x/1.png", "y/1.png"], ["x/1.png", "z/1.png"], [(0, 0)]),
+        (["c/1", "c/2", "d/1"], ["u/1", "v/1", "v/2"], []),
+        (["c/1_A", "c/2_A", "d/1_A"], ["u/1_B", "v/1_B", "v/2_B"], []),
+        (["1", "2", "3"], ["u/1", "v/1", "v/2", "u/3"], [(1, 2), (2, 3)]),
+        (["p/v/0", "p/v/2"], ["v/1", "t/0", "v/2"], [(1, 2)]),
+        (["p/v/0_A", "p/v/1_A"], ["s/t/0_B", "s/v/1_B"], [(1, 1)]),
         ([], ["1.png"], []),
         ([], [], []),
     ],

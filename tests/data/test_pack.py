@@ -125,6 +125,7 @@ def test_resolution_is_chosen_and_explained(pictures: Path) -> None:
         ({"resolution": 0}, "outside"),
         ({"resolution": (32, 9000)}, "32x9000"),
         ({"background": (0, 0, 256)}, "not a colour"),
+        ({"fit": "tiles"}, "without the size of the tiles.*Give a resolution"),
     ],
 )
 def test_wrong_options(options: dict[str, object], words: str) -> None:
@@ -136,6 +137,89 @@ def test_all_bad_is_an_error(pictures: Path) -> None:
     (pictures / "a.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"None of the 1 pictures.*'a\.png': the file is empty"):
         pack(pictures)
+
+
+def test_tiles_are_cuts_at_the_pictures_own_resolution(pictures: Path) -> None:
+    draw(0, 50, 70).save(pictures / "a.png")
+    draw(1, 20, 16).save(pictures / "b.png")
+    draw(2, 47, 33, "L").save(pictures / "c.png")
+    images = pack(pictures, PackOptions(resolution=(20, 16), fit="tiles"))
+    assert images.pixels.shape == (8 + 1 + 4, 20, 16, 3)
+    assert isinstance(images.pixels, np.memmap)
+    a, c = np.asarray(draw(0, 50, 70)), np.asarray(draw(2, 47, 33, "L").convert("RGB"))
+    for k in range(8):  # 2 rows of 4 columns; 10 rows and 6 columns of pixels are left over
+        top, left = 5 + 20 * (k // 4), 3 + 16 * (k % 4)
+        np.testing.assert_array_equal(images.pixels[k], a[top : top + 20, left : left + 16])
+    np.testing.assert_array_equal(images.pixels[8], draw(1, 20, 16))
+    np.testing.assert_array_equal(images.pixels[12], c[23:43, 16:32])
+    assert images.names[:5] == ["a.png#0,0", "a.png#0,1", "a.png#0,2", "a.png#0,3", "a.png#1,0"]
+    assert images.names[8:10] == ["b.png#0,0", "c.png#0,0"]
+    assert images.notes == ["13 tiles of 20x16 were cut of 3 pictures."]
+    assert images.meta["pictures"] == 3
+    assert images.meta["class_counts"] == []
+    again = pack(pictures, PackOptions(resolution=(20, 16), fit="tiles"))
+    assert (again.key, again.names) == (images.key, images.names)
+    assert pack(pictures, PackOptions(resolution=(20, 16))).key != images.key
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 90), (90, 10), (15, 15), (19, 20)])
+def test_pictures_smaller_than_a_tile_are_enlarged_to_one(
+    pictures: Path, height: int, width: int
+) -> None:
+    draw(0, 40, 40).save(pictures / "a.png")
+    draw(1, height, width).save(pictures / "b.png")
+    images = pack(pictures, PackOptions(resolution=20, fit="tiles"))
+    assert images.names[4:] == ["b.png#0,0"]
+    assert "1 pictures are smaller than a tile" in images.notes[1]
+    cropped = pack(pictures, PackOptions(resolution=20, fit="crop"))
+    np.testing.assert_array_equal(images.pixels[4], cropped.pixels[1])
+
+
+def test_labels_of_tiles_repeat(pictures: Path) -> None:
+    for i, name in enumerate(("x", "y", "z")):
+        draw(i, 16, 8 * (i + 1)).save(pictures / f"{i}.png")
+        (pictures / name).mkdir()
+        (pictures / f"{i}.png").rename(pictures / name / f"{i}.png")
+    with open_source(pictures, classes="folders") as source:
+        images = pack(source, PackOptions(resolution=8, fit="tiles"))
+    assert images.labels is not None
+    assert images.labels.tolist() == [0] * 2 + [1] * 4 + [2] * 6
+    assert images.meta["class_counts"] == [2, 4, 6]
+    assert images.names[2] == "y/1.png#0,0"
+
+
+@pytest.mark.parametrize("channels", ["L", "RGBA"])
+def test_tiles_of_arrays_and_in_any_channels(tmp_path: Path, channels: str) -> None:
+    stack = np.stack([np.asarray(draw(i, 20, 25, "RGBA")) for i in range(70)])
+    np.save(tmp_path / "a.npy", stack)
+    asked = PackOptions(resolution=(10, 12), fit="tiles", channels=channels)  # type: ignore[arg-type]
+    images = pack(tmp_path / "a.npy", asked)
+    assert images.pixels.shape == (280, 10, 12, len(channels))
+    if channels == "RGBA":
+        np.testing.assert_array_equal(images.pixels[4 * 69 + 3], stack[69, 10:, 12:24])
+        same = pack(
+            tmp_path / "a.npy", PackOptions(resolution=(20, 25), fit="tiles", channels="RGBA")
+        )
+        np.testing.assert_array_equal(same.pixels, stack)
+        assert same.names[3] == "03#0,0"
+
+
+def test_tiles_of_a_large_picture_wait_in_little_memory(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(5):
+        draw(i, 80, 90).save(pictures / f"{i}.png")
+    asked: list[int | None] = []
+    real = pack_module.ordered
+
+    def count(work: Callable[..., object], total: int, chunk: int, workers: int | None) -> object:
+        asked.append(workers)
+        return real(work, total, chunk, workers)
+
+    monkeypatch.setattr(pack_module, "ordered", count)
+    monkeypatch.setattr(pack_module, "_TILES_BYTES", 100_000)
+    assert len(pack(pictures, PackOptions(resolution=8, fit="tiles"))) == 5 * 110
+    assert asked == [1]
 
 
 def test_arrays_at_another_size(tmp_path: Path) -> None:

@@ -243,6 +243,24 @@ def test_one_resolution_for_both_sides(sides: Sides) -> None:
         assert pack(pair.inputs, options[0]).resolution == (64, 64)
 
 
+def test_tiles_of_partners_show_the_same_places(sides: Sides) -> None:
+    asked = PackOptions(resolution=8, fit="tiles")
+    draw(1, 31, 17).save(sides[0] / "1.bmp")
+    draw(1, 31, 17).convert("L").save(sides[1] / "1.png")
+    with open_pair(*sides) as pair:
+        options = aligned_options(pair, asked)
+        inputs, targets = pack(pair.inputs, options[0]), pack(pair.targets, options[1])
+    assert len(inputs) == len(targets) == 5 * 6 + 3 * 2
+    for colour, grey in zip(inputs.pixels, targets.pixels, strict=True):
+        np.testing.assert_array_equal(Image.fromarray(colour).convert("L"), grey[..., 0])
+    draw(1, 32, 17).convert("L").save(sides[1] / "1.png")
+    with (
+        open_pair(*sides) as pair,
+        pytest.raises(UserError, match=r"1 of 6 pairs have two: '1\.bmp' 17x31 and '1\.png' 17x32"),
+    ):
+        aligned_options(pair, asked)
+
+
 # ---- Pictures side by side ----
 
 

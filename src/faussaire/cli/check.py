@@ -12,6 +12,7 @@ from rich.markup import escape
 from faussaire.cli.console import Reading, out, parse, print_json
 from faussaire.core.config import Resolution
 from faussaire.data.check import check
+from faussaire.data.fit import Fit
 from faussaire.data.sources import open_source
 
 
@@ -22,6 +23,7 @@ class Options:
     Attributes:
         source: a folder, archive, array, table, hf:owner/name or `digits`.
         resolution: what you mean to train at; smaller pictures are warned of.
+        fit: how they would get that size: `crop`, `pad`, `squash` or `tiles`.
         classes: `auto`, `folders`, `none` or a column's name.
         labels: a CSV file with the columns file and label.
         json: print JSON.
@@ -29,6 +31,7 @@ class Options:
 
     source: Annotated[str, tyro.conf.Positional]
     resolution: Resolution | None = None
+    fit: Fit = "crop"
     classes: str = "auto"
     labels: Path | None = None
     json: bool = False
@@ -39,7 +42,7 @@ def run(arguments: list[str]) -> int:
     options = parse("check", Options, arguments)
     reading = Reading()
     with open_source(options.source, classes=options.classes, labels=options.labels) as source:
-        report = check(source, options.resolution, progress=reading)
+        report = check(source, options.resolution, fit=options.fit, progress=reading)
     reading.close()
     if options.json:
         print_json(report.to_dict())

@@ -110,7 +110,8 @@ class DataConfig:
         channels: `auto` keeps grey pictures grey and makes the rest RGB; `grey`, `rgb` or `rgba`
             asks for one.
         fit: `crop` resizes the shorter side and cuts the middle, `pad` shows all with borders,
-            `squash` distorts.
+            `squash` distorts. `tiles` does not resize: it cuts each picture into as many pieces of the
+            resolution as fit.
         background: colour behind transparent pixels and in borders, as a name or #rrggbb.
         classes: where class names come from: `folders` takes sub-folders, `none` ignores all,
             `auto` takes what the source states (labels.csv, a label column, an array's labels), and
@@ -125,7 +126,7 @@ class DataConfig:
 
     resolution: Resolution | None = None
     channels: Literal["auto", "grey", "rgb", "rgba"] = "auto"
-    fit: Literal["crop", "pad", "squash"] = "crop"
+    fit: Literal["crop", "pad", "squash", "tiles"] = "crop"
     background: str = "white"
     classes: str = "auto"
     labels: Path | None = None

@@ -19,6 +19,7 @@ from faussaire.data.plan import (
     as_pair,
     choose_channels,
     choose_resolution,
+    tile_grids,
     usable,
 )
 from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan, scan
@@ -61,6 +62,7 @@ class Check:
         skipped: {reason or extension: files that were passed over}.
         warnings: in order of weight.
         notes: remarks of the source.
+        examples: what a pack would hold: the usable pictures, or the tiles that they are cut into.
     """
 
     path: str
@@ -84,6 +86,7 @@ class Check:
     skipped: dict[str, int]
     warnings: list[Warning] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    examples: int = 0
 
     @property
     def ok(self) -> bool:
@@ -177,6 +180,10 @@ def judge(source: Source, seen: Scan, options: PackOptions) -> Check:
     if len(rows):
         size, why = choose_resolution(seen, rows, as_pair(options.resolution))
         mode = choose_channels(seen, rows, options.channels)
+    examples = len(rows)
+    if options.fit == "tiles" and len(rows):
+        examples = int(tile_grids(seen, rows, size).prod(1).sum())
+        why = f"{why}: {examples:,} tiles of {len(rows):,} pictures"
     counts = Counter(label for r in rows.tolist() if (label := labels[r]) is not None)
     same, alike = _duplicates(seen, rows)
     flags = seen.flags[rows]
@@ -201,6 +208,7 @@ def judge(source: Source, seen: Scan, options: PackOptions) -> Check:
         left_out=left_out,
         skipped=dict(source.skipped.most_common()),
         notes=list(source.notes),
+        examples=examples,
     )
     result.warnings.extend(_warnings(result, seen.sizes[rows], options.fit))
     return result
@@ -242,18 +250,25 @@ def _warnings(c: Check, sizes: np.ndarray, fit: Fit) -> list[Warning]:
     """Every warning that applies, the gravest first. sizes: (usable, 2)."""
     if c.usable == 0:
         return [Warning("empty", "No picture can be used.")]
-    return _amount(c) + _faults(c) + _shapes(c, sizes, fit) + _looks(c) + _copies(c) + _balance(c)
+    return (
+        _amount(c, "tiles" if fit == "tiles" else "pictures")
+        + _faults(c)
+        + _shapes(c, sizes, fit)
+        + _looks(c)
+        + _copies(c)
+        + _balance(c)
+    )
 
 
-def _amount(c: Check) -> list[Warning]:
-    if c.usable < _MEMORISES:
+def _amount(c: Check, what: str) -> list[Warning]:
+    if c.examples < _MEMORISES:
         text = (
-            f"Only {c.usable} pictures: a GAN almost surely memorises them instead of learning. "
+            f"Only {c.examples} {what}: a GAN almost surely memorises them instead of learning. "
             f"Collect at least {_FEW}, better several thousand."
         )
         return [Warning("too-few", text)]
-    if c.usable < _FEW:
-        text = f"Only {c.usable} pictures: use augmentation, or the discriminator memorises them."
+    if c.examples < _FEW:
+        text = f"Only {c.examples} {what}: use augmentation, or the discriminator memorises them."
         return [Warning("few", text)]
     return []
 

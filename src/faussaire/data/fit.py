@@ -7,7 +7,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-Fit = Literal["crop", "squash", "pad"]
+Resize = Literal["crop", "squash", "pad"]
+Fit = Literal["crop", "squash", "pad", "tiles"]
+"""How a picture gets its size: resized in one of three ways, or cut into tiles as it is."""
 Colour = tuple[int, int, int]
 
 
@@ -40,7 +42,9 @@ def crop_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, flo
     return max(left, 0.0), max(top, 0.0), min(left + wide, width), min(top + tall, height)
 
 
-def fit(image: Image.Image, target: tuple[int, int], how: Fit, background: Colour) -> Image.Image:
+def fit(
+    image: Image.Image, target: tuple[int, int], how: Resize, background: Colour
+) -> Image.Image:
     """Resize to target = (height, width) with an antialiased Lanczos filter.
 
     "crop" fills the target and cuts what sticks out on two sides, "pad" shows everything on the
@@ -63,6 +67,37 @@ def fit(image: Image.Image, target: tuple[int, int], how: Fit, background: Colou
     offset = ((width - inner[0]) // 2, (height - inner[1]) // 2)
     canvas.paste(image.resize(inner, lanczos), offset)
     return canvas.convert(image.mode)
+
+
+def tile_grid(size: tuple[int, int], tile: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of whole tiles in a picture; one tile of a picture that is too small.
+
+    Args:
+        size, tile: (height, width).
+    """
+    if size[0] < tile[0] or size[1] < tile[1]:
+        return 1, 1
+    return size[0] // tile[0], size[1] // tile[1]
+
+
+def tiles(image: Image.Image, tile: tuple[int, int]) -> np.ndarray:
+    """A picture cut at its own resolution into a centred grid of tiles, row after row.
+
+    A picture smaller than a tile in either side is enlarged until it covers one, and cut as "crop"
+    does.
+
+    Returns:
+        uint8 (rows * columns, h, w, C), see `tile_grid`.
+    """
+    height, width = tile
+    rows, columns = tile_grid((image.height, image.width), tile)
+    if image.height < height or image.width < width:
+        image = fit(image, tile, "crop", (0, 0, 0))  # which leaves no border to colour
+    pixels = to_array(image)
+    top, left = (pixels.shape[0] - rows * height) // 2, (pixels.shape[1] - columns * width) // 2
+    grid = pixels[top : top + rows * height, left : left + columns * width]
+    grid = grid.reshape(rows, height, columns, width, -1).swapaxes(1, 2)
+    return grid.reshape(rows * columns, height, width, -1)
 
 
 def enlarged(resolution: tuple[int, int], margin: float) -> tuple[int, int]:

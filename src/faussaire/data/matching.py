@@ -3,7 +3,7 @@
 Names are compared in order of certainty, and each step takes only what the steps before left:
 1. the path without its extension (`x/photo1` on both sides), then relative to the folder that all
    names of a side lie in, as archives wrap their contents in one;
-2. the bare stem (`photo1`), unless pictures beside it were paired in folders of their own;
+2. the bare stem (`photo1`), unless the folders speak against it (`_strangers`);
 3. either of these without a role that all names of a side have at one end: `_A` and `_B`,
    `input-`, `_mask`, `x4`.
 Each step compares letters as they are and then without case. A name that two pictures of one side
@@ -131,12 +131,11 @@ class _Pairing:
 
         Args:
             key: of a row of a side.
-            anywhere: whether the two may lie in folders of different names. Then neither folder
-                may be one whose pictures were paired before: their partners lie in known places.
+            anywhere: whether the two may lie in different folders, if `_strangers` does not object.
         """
         keys_a = [key(self.a, row) for row in range(len(self.a.names))]
         keys_b = [key(self.b, row) for row in range(len(self.b.names))]
-        known = tuple(set(s) for s in self._folders)
+        strangers = self._strangers(keys_a, keys_b) if anywhere else None
         for turn in (str, str.lower):  # not casefold: it makes ß and ss the same
             here, there = _unique(map(turn, keys_a)), _unique(map(turn, keys_b))
             for text, row in here.items():
@@ -144,12 +143,37 @@ class _Pairing:
                 if other is None or row in self.found or other in self.taken:
                     continue
                 folder_a, folder_b = self.a.folders[row], self.b.folders[other]
-                if anywhere and (folder_a in known[0] or folder_b in known[1]):
+                if strangers is not None and strangers(folder_a, folder_b):
                     continue
                 self.found[row] = other
                 self.taken.add(other)
                 self._folders[0].add(folder_a)
                 self._folders[1].add(folder_b)
+
+    def _strangers(
+        self, keys_a: Sequence[str], keys_b: Sequence[str]
+    ) -> Callable[[str, str], bool]:
+        """Whether equal names in two folders, one of each side, are likely a coincidence.
+
+        So they are where pictures of either folder were paired before, because its partners lie in
+        a known place; where the other side has a folder of the same name, as train and val; and
+        where names begin anew in both folders, as numbers do: the fifth picture of one and the
+        fifth of another are merely both fifth.
+        """
+        known_a, known_b = (set(folders) for folders in self._folders)
+        anew_a, anew_b = _anew(self.a.folders, keys_a), _anew(self.b.folders, keys_b)
+        called_a = {_last(folder) for folder in self.a.folders}
+        called_b = {_last(folder) for folder in self.b.folders}
+
+        def judge(folder_a: str, folder_b: str) -> bool:
+            if folder_a in known_a or folder_b in known_b:
+                return True
+            if folder_a in anew_a and folder_b in anew_b:
+                return True
+            last_a, last_b = _last(folder_a), _last(folder_b)
+            return last_a != last_b and (last_a in called_b or last_b in called_a)
+
+        return judge
 
     def names(self, strip_a: Callable[[str], str], strip_b: Callable[[str], str]) -> None:
         """The first two steps, over stems that were stripped."""
@@ -183,6 +207,19 @@ def _unique(keys: map[str]) -> dict[str, int]:
             twice.add(key)
         rows[key] = row
     return {key: row for key, row in rows.items() if key not in twice}
+
+
+def _last(folder: str) -> str:
+    """The name of a folder without those it lies in."""
+    return folder.rpartition("/")[2].lower()
+
+
+def _anew(folders: Sequence[str], keys: Sequence[str]) -> set[str]:
+    """The folders that share a key with another folder."""
+    places: defaultdict[str, set[str]] = defaultdict(set)
+    for folder, key in zip(folders, keys, strict=True):
+        places[key.lower()].add(folder)
+    return set().union(*(found for found in places.values() if len(found) > 1))
 
 
 def affixes(stems: Sequence[str]) -> list[Affix]:

@@ -34,14 +34,16 @@ from faussaire.data.cache import (
     writable,
 )
 from faussaire.data.decode import Fault, decode, decoding
-from faussaire.data.fit import fit, from_array, to_array, to_channels
-from faussaire.data.parallel import Progress, ordered
+from faussaire.data.fit import fit, from_array, tiles, to_array, to_channels
+from faussaire.data.parallel import Progress, cores, ordered
 from faussaire.data.plan import FORMAT, PackOptions, Plan, make_plan
 from faussaire.data.scan import Scan, scan
 from faussaire.data.source import Source, content_digest, digest
 from faussaire.data.sources import open_source
 
 __all__ = ["Images", "PackOptions", "load", "pack"]
+
+_TILES_BYTES = 512 << 20  # of tiles that wait to be written
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,10 @@ class Images:
         pixels: uint8 (N, H, W, C), read-only and memory-mapped.
         labels: int64 (N,) indices into `classes`, or None.
         classes: class names; empty without labels.
-        names: each picture's name in its source.
+        names: each picture's name in its source; of tiles, `name#row,column`.
         key: of the content and the options; equal keys mean equal arrays.
-        meta: everything in meta.json, with "resolution_why", "notes" and "left_out".
+        meta: everything in meta.json, with "resolution_why", "notes" and "left_out"; of tiles also
+            "pictures", the number of pictures that they were cut of.
     """
 
     pixels: np.ndarray
@@ -174,7 +177,7 @@ def _build(
     progress: Progress | None,
 ) -> None:
     """Write a pack; hold its lock."""
-    needed = int(np.prod(plan.shape, dtype=np.int64)) + 8 * len(plan.rows)
+    needed = int(np.prod(plan.shape, dtype=np.int64)) + 8 * plan.shape[0]
     need_space(folder.parent, needed)
     labels = source.listing.labels
     with new_folder(folder, needed) as temporary:
@@ -187,7 +190,8 @@ def _build(
         if plan.classes:
             index = {name: i for i, name in enumerate(plan.classes)}
             values = [index[label] for r in plan.rows.tolist() if (label := labels[r]) is not None]
-            np.save(temporary / "labels.npy", np.array(values, np.int64), allow_pickle=False)
+            values = np.repeat(np.array(values, np.int64), plan.counts)
+            np.save(temporary / "labels.npy", values, allow_pickle=False)
         meta = {
             "format": FORMAT,
             "shape": plan.shape,
@@ -201,13 +205,17 @@ def _build(
             "resolution_why": plan.why,
             "notes": plan.notes,
             "left_out": plan.left_out,
-            "names": [source.listing.names[r] for r in plan.rows.tolist()],
+            "names": plan.names(source),
         }
+        if plan.grids is not None:
+            meta["pictures"] = len(plan.rows)
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="ascii")
 
 
 def _class_counts(plan: Plan, labels: Sequence[str | None]) -> list[int]:
-    counts = Counter(labels[r] for r in plan.rows.tolist())
+    counts: Counter[str | None] = Counter()
+    for row, count in zip(plan.rows.tolist(), plan.counts.tolist(), strict=True):
+        counts[labels[row]] += count
     return [counts[name] for name in plan.classes]
 
 
@@ -235,7 +243,10 @@ def write_pixels(
         return stop, b"".join(_one(source, row, seen, plan).tobytes() for row in part)
 
     # Large pictures in small portions, so that memory stays small and the bar moves.
-    each = max(1, int(np.prod(plan.shape[1:])))
+    each = max(1, int(np.prod(plan.shape[1:])) * int(plan.counts.max()))
+    if plan.grids is not None:
+        # All tiles of a picture come at once, about three times a worker: a bound for large ones.
+        workers = min(workers or cores(), max(1, _TILES_BYTES // (3 * each)))
     chunk = max(1, min(1024 if as_is else 64, (8 << 20) // each))
     if in_array and plan.rows.size and int(seen.sizes[rows].prod(1).max()) <= 64 * 64:
         workers = 1  # nothing to decode and little to resize: threads only wait for each other
@@ -249,7 +260,7 @@ def write_pixels(
 
 
 def _one(source: Source, row: int, seen: Scan, plan: Plan) -> np.ndarray:
-    """One finished picture: uint8 (H, W, C)."""
+    """One finished picture, uint8 (H, W, C), or all its tiles, uint8 (n, H, W, C)."""
     item = source[row]
     try:
         raw = item.raw()
@@ -264,4 +275,6 @@ def _one(source: Source, row: int, seen: Scan, plan: Plan) -> np.ndarray:
         ) from fault
     background = plan.options.background
     image = to_channels(image, plan.mode, background)
+    if plan.options.fit == "tiles":
+        return tiles(image, plan.size)
     return to_array(fit(image, plan.size, plan.options.fit, background))

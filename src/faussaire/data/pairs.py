@@ -275,7 +275,7 @@ def aligned_options(pair: Pair, options: PackOptions) -> tuple[PackOptions, Pack
     size = as_pair(options.resolution)
     if size is None:
         size, _ = choose_resolution(pair.seen[1], np.arange(len(pair)), None)
-    if str(options.fit) == "tiles":
+    if options.fit == "tiles":
         inputs, targets = pair.seen[0].sizes, pair.seen[1].sizes
         other = np.flatnonzero((inputs != targets).any(1))
         if len(other):

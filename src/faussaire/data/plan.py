@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from faussaire.core.errors import UserError, nearest
-from faussaire.data.fit import Colour, Fit
+from faussaire.data.fit import Colour, Fit, tile_grid
 from faussaire.data.labels import class_order
 from faussaire.data.scan import ALPHA, ANIMATED, GREY, Scan
 from faussaire.data.source import Source, digest
@@ -31,7 +31,8 @@ class PackOptions:
         resolution: (height, width) in pixels, one number for a square, or None: the pictures' own
             size where all are alike and at most 256 a side, else 64x64.
         channels: "L", "RGB", "RGBA", or "auto": L where no picture has a colour, else RGB.
-        fit: "crop" fills and cuts, "pad" shows all on the background, "squash" distorts.
+        fit: "crop" fills and cuts, "pad" shows all on the background, "squash" distorts; "tiles"
+            does not resize but cuts each picture into as many tiles of the resolution as fit.
         background: red, green and blue (0..255) behind transparent pixels and beside padded ones.
     """
 
@@ -44,6 +45,11 @@ class PackOptions:
         _one_of("channels", self.channels, get_args(Channels))
         _one_of("fit", self.fit, get_args(Fit))
         size = as_pair(self.resolution)
+        if size is None and self.fit == "tiles":
+            raise UserError(
+                "fit=tiles was asked for without the size of the tiles.",
+                "Give a resolution, such as 64 or 128.",
+            )
         if size is not None and not all(1 <= side <= 8192 for side in size):
             raise UserError(
                 f"The resolution {size[0]}x{size[1]} is outside 1..8192 pixels a side.",
@@ -82,6 +88,7 @@ class Plan:
         classes: names; empty without labels.
         left_out: [{"name", "kind", "reason"}].
         notes: sentences for the user.
+        grids: (len(rows), 2) int64, rows and columns of tiles of each item; None for other fits.
     """
 
     rows: np.ndarray
@@ -92,11 +99,29 @@ class Plan:
     classes: list[str]
     left_out: list[dict[str, str]]
     notes: list[str]
+    grids: np.ndarray | None = None
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(len(rows),) int64: how many pictures of the pack each item becomes."""
+        return np.ones(len(self.rows), np.int64) if self.grids is None else self.grids.prod(1)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(N, H, W, C)."""
-        return len(self.rows), *self.size, _COUNT[self.mode]
+        return int(self.counts.sum()), *self.size, _COUNT[self.mode]
+
+    def names(self, source: Source) -> list[str]:
+        """N names: the items' own, or `name#row,column` for tiles."""
+        own = [source.listing.names[row] for row in self.rows.tolist()]
+        if self.grids is None:
+            return own
+        return [
+            f"{name}#{row},{column}"
+            for name, (rows, columns) in zip(own, self.grids.tolist(), strict=True)
+            for row in range(rows)
+            for column in range(columns)
+        ]
 
     def key(self, source: Source, seen: Scan) -> str:
         """Names the pack: equal for equal contents, names, labels and options."""
@@ -150,7 +175,29 @@ def make_plan(source: Source, seen: Scan, options: PackOptions) -> Plan:
     size, why = choose_resolution(seen, rows, as_pair(options.resolution))
     notes = list(source.notes) + _notes(seen, rows, left_out, mode, options)
     classes = class_order([label for r in rows.tolist() if (label := labels[r]) is not None])
-    return Plan(rows, size, why, mode, options, classes, left_out, notes)
+    grids = None
+    if options.fit == "tiles":
+        grids = tile_grids(seen, rows, size)
+        notes += _tile_notes(seen, rows, size, grids)
+    return Plan(rows, size, why, mode, options, classes, left_out, notes, grids)
+
+
+def tile_grids(seen: Scan, rows: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(len(rows), 2) int64: rows and columns of tiles of each item, as `fit.tile_grid` has them."""
+    grids = [tile_grid((height, width), size) for height, width in seen.sizes[rows].tolist()]
+    return np.array(grids, np.int64).reshape(-1, 2)
+
+
+def _tile_notes(
+    seen: Scan, rows: np.ndarray, size: tuple[int, int], grids: np.ndarray
+) -> list[str]:
+    height, width = size
+    notes = [
+        f"{int(grids.prod(1).sum()):,} tiles of {height}x{width} were cut of {len(rows):,} pictures."
+    ]
+    if small := int((seen.sizes[rows] < size).any(1).sum()):
+        notes.append(f"{small:,} pictures are smaller than a tile and were enlarged to give one.")
+    return notes
 
 
 def choose_channels(seen: Scan, rows: np.ndarray, asked: Channels) -> str:
