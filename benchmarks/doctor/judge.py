@@ -1,12 +1,13 @@
 """The doctor's verdicts on the recorded runs, beside the truth.
 
-    python benchmarks/doctor/judge.py RECORDS [--half tune|report|all] [--each]
+    python benchmarks/doctor/judge.py RECORDS [--half tune|report|fresh|all] [--each]
 
 RECORDS is the folder `cases` of `run.py`, or `records.jsonl.gz`, which `--pack FILE` makes of it: what
 the doctor saw of each run, and the facts.
 
 The rules and their thresholds (`doctor.verdicts`) were made with the first half of the catalogue before
-its eyes; the second half, which was trained after they stood, says what they are worth.
+its eyes; the second half, which was trained after they stood, was looked at before the last three
+changes. The fresh runs, of all cases with other seeds, were trained after everything stood.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def load(path: Path) -> list[Record]:
     else:
         records = [json.loads(one.read_text()) for one in path.glob("*.json")]
         records = [slim(record) for record in records]
-    order = {case.name: place for place, case in enumerate(cases())}
+    order = {case.name: place for place, case in enumerate([*cases(), *cases(fresh=True)])}
     return sorted((r for r in records if r["name"] in order), key=lambda r: order[r["name"]])
 
 
@@ -63,10 +64,11 @@ def slim(record: Record) -> Record:
 
 
 def halves() -> dict[str, str]:
-    """`tune` or `report` for each name."""
+    """`tune`, `report` or `fresh` for each name."""
     names = [case.name for case in cases()]
     middle = len(names) // 2
-    return {name: "tune" if place < middle else "report" for place, name in enumerate(names)}
+    first = {name: "tune" if place < middle else "report" for place, name in enumerate(names)}
+    return first | {case.name: "fresh" for case in cases(fresh=True)}
 
 
 def verdicts(record: Record) -> list[tuple[float, str, bool]]:
@@ -91,7 +93,7 @@ def first_ill(course: list[tuple[float, str, bool]], until: float) -> tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=Path)
-    parser.add_argument("--half", choices=["tune", "report", "all"], default="all")
+    parser.add_argument("--half", choices=["tune", "report", "fresh", "all"], default="all")
     parser.add_argument("--each", action="store_true", help="a line for each run")
     parser.add_argument("--pack", type=Path)
     options = parser.parse_args()
