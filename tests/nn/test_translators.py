@@ -126,3 +126,16 @@ def test_holes_cover_some_and_never_all():
     masked = degrade.degraded("mask", torch.ones(200, 3, 32, 24), RowDraws.counted(0, 200))
     assert torch.equal((masked[:, 3:] + 1.0) / 2.0, holes)
     assert (masked[:, :3][holes.expand(-1, 3, -1, -1) == 1.0] == 0.0).all()
+
+
+def test_the_fast_instance_norm_has_second_derivatives():
+    torch.manual_seed(0)
+    layer = InstanceNormAct2d(16, 0.2)
+    x = torch.randn(2, 16, 4, 4).bfloat16().to(memory_format=torch.channels_last)
+    if not fused._norm_is_fast(x, layer.weight):
+        pytest.skip("no fast kernels on this machine")
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(layer(x).float().square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(slope.float().square().sum(), x)
+    assert torch.isfinite(second.float()).all()
+    assert second.abs().max() > 0

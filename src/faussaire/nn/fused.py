@@ -134,7 +134,7 @@ class InstanceNormAct2d(nn.Module):
     channels; x, y: (N, C, H, W). Ulyanov, Vedaldi, Lempitsky 2016, "Instance Normalization", arXiv
     1607.08022, equation 3. The same in training and afterwards, for a picture alone and among others.
 
-    The fast form is that of `BatchNormAct2d`, a picture at a time.
+    The fast form is that of `BatchNormAct2d`, with the same kernels on a picture at a time.
 
     Args:
         channels: C. The fast form needs a multiple of 16.
@@ -151,20 +151,81 @@ class InstanceNormAct2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, H, W) of the same dtype."""
         if _norm_is_fast(x, self.weight):
-            arguments = (self.weight, self.bias, self.eps, self.negative_slope)
-            with alone():
-                return torch.cat([_FusedNormAct.apply(row, *arguments)[0] for row in x.split(1)])
-        # By hand: `F.instance_norm` refuses pictures of one pixel, and leaves channels_last.
-        mean = x.mean((2, 3), keepdim=True, dtype=torch.float32)
-        centred = x - mean
-        scale = (centred.square().mean((2, 3), keepdim=True) + self.eps).rsqrt()
-        y = centred * (scale * self.weight.view(-1, 1, 1)) + self.bias.view(-1, 1, 1)
-        y = y.to(x.dtype)
-        return y if self.negative_slope == 1.0 else _activation(y, self.negative_slope)
+            return _FusedInstanceNormAct.apply(
+                x, self.weight, self.bias, self.eps, self.negative_slope
+            )
+        return _plain_instance_norm(x, self.weight, self.bias, self.eps, self.negative_slope)
 
     def extra_repr(self) -> str:
         """Channels and slope."""
         return f"{len(self.weight)}, negative_slope={self.negative_slope}"
+
+
+def _plain_instance_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float
+) -> Tensor:
+    """By hand: `F.instance_norm` refuses pictures of one pixel, and leaves channels_last."""
+    centred = x - x.mean((2, 3), keepdim=True, dtype=torch.float32)
+    scale = (centred.square().mean((2, 3), keepdim=True) + eps).rsqrt()
+    y = (centred * (scale * weight.view(-1, 1, 1)) + bias.view(-1, 1, 1)).to(x.dtype)
+    return y if slope == 1.0 else _activation(y, slope)
+
+
+class _FusedInstanceNormAct(torch.autograd.Function):
+    """The fast form of `_plain_instance_norm`: `_FusedNormAct` for each picture, its sums together."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        library, shape = kernels(), _shape(x[:1])
+        assert library is not None  # `_norm_is_fast` has asked
+        sums = torch.empty(len(x), 2, x.size(1))
+        for row, found in zip(_rows(x), _rows(sums), strict=True):
+            library.faussaire_norm_sums(row, found, *shape)
+        mean, square = (part.contiguous() for part in (sums / shape[0]).unbind(1))  # (N, C) each
+        rstd = ((square - mean * mean).clamp_min(0.0) + eps).rsqrt()
+        scale = weight * rstd
+        shift = bias - mean * scale
+        y = torch.empty_like(x)
+        for row, factor, offset, out in zip(*map(_rows, (x, scale, shift, y)), strict=True):
+            library.faussaire_norm_apply(row, factor, offset, slope, out, *shape)
+        ctx.eps, ctx.slope = eps, slope
+        ctx.save_for_backward(x, weight, bias, mean, rstd, scale, shift)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd, scale, shift = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: the kernels cannot be differentiated again
+            needed = ctx.needs_input_grad[:3]
+            wanted = [t for t, needs in zip((x, weight, bias), needed, strict=True) if needs]
+            y = _plain_instance_norm(x, weight, bias, ctx.eps, ctx.slope)
+            found = iter(torch.autograd.grad(y, wanted, dy, create_graph=True))
+            return *(next(found) if needs else None for needs in needed), None, None
+
+        library, shape = kernels(), _shape(x[:1])
+        assert library is not None
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        sums = torch.empty(len(x), 2, x.size(1))  # of g, and of g * (x - mean)
+        for *pointers, found in zip(*map(_rows, (dy, x, scale, shift, mean, sums)), strict=True):
+            library.faussaire_norm_backward_sums(*pointers, ctx.slope, found, *shape)
+        all_g, product = sums.unbind(1)
+        dweight, dbias = (product * rstd).sum(0), all_g.sum(0)
+        if not ctx.needs_input_grad[0]:
+            return None, dweight, dbias, None, None
+        along = -scale * rstd * rstd * product / shape[0]
+        offset = -scale * all_g / shape[0] - mean * along
+        dx = torch.empty_like(x)
+        parts = (dy, x, scale, shift, along, offset, dx)
+        for *pointers, out in zip(*map(_rows, parts), strict=True):
+            library.faussaire_norm_backward_apply(*pointers, ctx.slope, out, *shape)
+        return dx, dweight, dbias, None, None
+
+
+def _rows(x: Tensor) -> list[int]:
+    """Where each of its rows begins in memory, which must be dense from the first to the last."""
+    assert x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+    step = x.element_size() * (x.numel() // len(x))
+    return [x.data_ptr() + row * step for row in range(len(x))]
 
 
 def _activation(y: Tensor, negative_slope: float) -> Tensor:
