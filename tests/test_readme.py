@@ -29,6 +29,7 @@ def hurry(text: str) -> str:
     text = re.sub(r"--for \w+", "--for 2s", text)
     text = re.sub(r'duration="\w+"', 'duration="2s"', text)
     text = re.sub(r"--resolution \w+", "--resolution 16 --width 8", text)
+    text = re.sub(r"(train pix2pix .*?--width 8)", r"\1 --examples 60", text)
     text = re.sub(r"(evaluate \S+)", r"\1 --extractor pixels --count 60", text)
     text = text.replace(
         "--evaluate-every 50k", "--examples 320 --evaluate-every 160 --extractor pixels"

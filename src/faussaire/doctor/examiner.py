@@ -97,6 +97,8 @@ class Examiner:
     def hurry(self) -> None:
         """Look at half as many examples from now on, `LEAST` at least."""
         least = min(LEAST, len(self._train))
+        if len(self._train) == least:
+            return  # and the walk of the same latents goes on
         self._train = self._train[: max(least, len(self._train) // 2)]
         self._unseen = self._unseen[: max(least, len(self._unseen) // 2)]
         self._places = []  # other latents than before

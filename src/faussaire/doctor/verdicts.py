@@ -126,7 +126,8 @@ class Limits:
         young: rounds before which, while twice `early` has not passed either, nothing can be said but
             that numbers explode.
         early: progress before which a generator may still look like anything.
-        late: progress by which diversity must have come, and samples follow their labels.
+        late: progress by which diversity must have come.
+        led: progress by which samples must follow their labels.
         far: distance to the data above which samples are plainly not like them.
         lost: distance at which samples are further from the data than these are wide.
         blown: largest logit, over what it was, that comes before NaN.
@@ -151,6 +152,7 @@ class Limits:
     young: int = 100
     early: float = 0.1
     late: float = 0.25
+    led: float = 0.2
     far: float = 0.15
     lost: float = 3.0
     blown: float = 100.0
@@ -158,7 +160,7 @@ class Limits:
     poor: float = 0.6
     twins: float = 0.3
     certain: float = 0.98
-    clear: float = 3.0
+    clear: float = 2.5
     blind: float = 0.4
     still: float = 0.9
     frozen: float = 0.05
@@ -215,9 +217,10 @@ def _diverging(chart: Chart, limits: Limits) -> Found:
 def _collapse(chart: Chart, limits: Limits) -> Found:
     """Samples are all alike, all at once or within a class."""
     diversity, twins = chart.at_most("diversity"), chart.at_least("duplicates")
-    if diversity < limits.alike and _fallen(chart, limits):
+    blot = diversity < limits.alike and not _fallen(chart, limits)  # its samples are twins, too
+    if diversity < limits.alike and not blot:
         yield _say("collapse", _sign("diversity", diversity, limits.alike))
-    elif twins > limits.twins:
+    elif twins > limits.twins and not blot:
         yield _say("collapse", _sign("duplicates", twins, limits.twins))
     else:
         for name in chart.entries[-1].signs:
@@ -331,7 +334,7 @@ def _labels(chart: Chart, limits: Limits) -> Found:
         return
     # Labels are learnt after looks: samples may follow them later.
     kept = chart.at_most("labels kept")
-    if chart.progress > limits.late and kept < limits.kept * told:
+    if chart.progress > limits.led and kept < limits.kept * told:
         yield _say("labels ignored", _sign("labels kept", kept, limits.kept * told))
 
 
