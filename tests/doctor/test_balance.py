@@ -38,7 +38,7 @@ def treated(name: str, looks: int = PATIENCE, **settings: object) -> Treatment |
     """What comes of the same verdict at so many looks."""
     balance, found = Balance({**GAME, **settings}), None
     for _ in range(looks):
-        found = found or balance.treat(Verdict(name=name), [0, 500], 600)  # type: ignore[arg-type]
+        found = found or balance.treat(Verdict(name=name, confidence=1.0), [0, 500], 600)  # type: ignore[arg-type]
     return found
 
 
@@ -77,10 +77,20 @@ def test_nothing_is_done_to_the_healthy_or_to_what_rates_do_not_help(name):
     assert treated(name, looks=50) is None
 
 
+def test_a_verdict_is_acted_on_once_it_is_certain():
+    for name in ("collapse", "discriminator too strong"):
+        balance = Balance(dict(GAME))
+        doubts = [1 - 0.5**looks for looks in range(1, 6)]
+        given = [
+            balance.treat(Verdict(name=name, confidence=doubt), [0, 500], 600) for doubt in doubts
+        ]
+        assert [one is not None for one in given] == [False] * 4 + [True]
+
+
 def test_a_collapsed_run_goes_back_to_the_last_good_checkpoint_with_smaller_steps():
     balance = Balance(dict(GAME))
     for _ in range(PATIENCE):
-        found = balance.treat(Verdict(name="collapse"), [0, 500, 1000], 700)
+        found = balance.treat(Verdict(name="collapse", confidence=1.0), [0, 500, 1000], 700)
     assert found == Treatment(
         settings={"lr": 1e-4},
         back_to=500,
@@ -92,7 +102,9 @@ def test_a_generator_that_ran_off_begins_anew_with_a_teacher():
     far = Evidence(sign="distance", value=80.0, limit=0.15)
     balance = Balance({**GAME, "discriminator_lr": 1e-7})
     for _ in range(PATIENCE):
-        found = balance.treat(Verdict(name="discriminator too weak", evidence=(far,)), [0, 500], -1)
+        found = balance.treat(
+            Verdict(name="discriminator too weak", confidence=1.0, evidence=(far,)), [0, 500], -1
+        )
     assert found is not None
     assert found.back_to == 0
     assert found.settings == {"discriminator_lr": 2e-4}
@@ -100,7 +112,7 @@ def test_a_generator_that_ran_off_begins_anew_with_a_teacher():
 
 def test_treatments_wait_and_come_to_an_end():
     balance = Balance(dict(GAME))
-    given = [balance.treat(Verdict(name="oscillating"), [], -1) for _ in range(100)]
+    given = [balance.treat(Verdict(name="oscillating", confidence=1.0), [], -1) for _ in range(100)]
     places = [place for place, one in enumerate(given) if one is not None]
     assert len(places) == MOST
     assert min(b - a for a, b in pairwise(places)) == PATIENCE
@@ -115,7 +127,7 @@ def test_families_without_such_settings_are_left_alone():
     balance = Balance({"width": 8})
     for name in ILL:
         for _ in range(2 * PATIENCE):
-            assert balance.treat(Verdict(name=name), [0], 0) is None
+            assert balance.treat(Verdict(name=name, confidence=1.0), [0], 0) is None
 
 
 # ---- The engine ----

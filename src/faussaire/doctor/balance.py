@@ -17,6 +17,9 @@ from faussaire.doctor.verdicts import Verdict
 
 PATIENCE = 4
 """Looks between two treatments: a change needs time to show."""
+SURE = 0.95
+"""Confidence from which a verdict is acted on: five looks that say so. Many that are well seem ill for
+two or three in the first quarter of a run, and get over it; treated, two such runs did not."""
 MOST = 8
 """Treatments in a run; what they did not help is beyond rates and penalties."""
 RESCUES = 4
@@ -63,6 +66,8 @@ class Balance:
         self.waited += 1
         remedy = _REMEDIES.get(verdict.name)
         if remedy is None or self.waited < PATIENCE or self.treatments >= MOST:
+            return None
+        if verdict.confidence < SURE and verdict.name != "diverging":
             return None
         lost = any(one.sign == "distance" and one.value > LOST for one in verdict.evidence)
         if lost or verdict.name in ("diverging", "collapse"):
