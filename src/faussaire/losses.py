@@ -1,15 +1,17 @@
-"""Adversarial losses and penalties: pure functions of logits, in float32.
+"""Losses as pure functions, in float32: adversarial ones with their penalties, and perceptual ones.
 
 Logits are what a discriminator gives before any sigmoid, (N,) or (N, 1, h, w) for patches: positive
 means real. Each function returns a scalar to be lowered, a mean over all logits.
 
 `GAMES` has the losses as pairs by name. Penalties take samples as (N, ...), or as a tuple of such
 tensors where a critic looks at several at once (the scales of a picture): norms are then over all.
+
+Perceptual losses compare maps of a network's layers, (N, C, h, w) each, by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -282,3 +284,113 @@ GAMES: dict[str, Game] = {
     ),
 }
 """The losses by name: what the setting `loss` of the image families chooses from."""
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Gram matrices of maps: which channels are active together, wherever that is.
+
+    G_ij = 1/M sum_k F_ik F_jk over the M = h w places. Gatys et al. 2016, "Image Style Transfer Using
+    Convolutional Neural Networks", equation 3, which sums; the mean compares pictures of any sizes.
+
+    Args:
+        maps: (N, C, h, w).
+
+    Returns:
+        (N, C, C).
+    """
+    rows = maps.flatten(2)
+    return rows @ rows.transpose(1, 2) / rows.shape[2]
+
+
+def style_loss(
+    grams: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """sum_l w_l |G_l - A_l|^2 / |A_l|^2, the norms being Frobenius'.
+
+    Gatys et al. 2016, equations 4 and 5: a layer's term there is |G_l - A_l|^2 / (4 C^2) of Gram
+    matrices of means. Measured by the target itself, it is 0 for the style and 1 for a picture of which
+    the layer sees nothing, in every layer of every network: so weights need no tuning to the network.
+
+    Args:
+        grams: of the pictures, by layer, (N, C, C) each.
+        targets: of the style, (1, C, C) or (N, C, C) each.
+        weights: w_l, by the names of the layers that count.
+    """
+    return _weighted(grams, targets, weights)
+
+
+def content_loss(
+    maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """sum_l w_l |F_l - P_l|^2 / |P_l|^2: whether the same things are seen at the same places.
+
+    Gatys et al. 2016, equation 1, is 1/2 |F_l - P_l|^2; for the norm that it is measured by, see
+    `style_loss`.
+
+    Args:
+        maps: of the pictures, by layer, (N, C, h, w) each.
+        targets: of the content, of the same shapes.
+        weights: w_l, by the names of the layers that count.
+    """
+    return _weighted(maps, targets, weights)
+
+
+def _weighted(
+    found: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """sum_l w_l of the mean over the rows of |X_l - Y_l|^2 / |Y_l|^2."""
+    terms = []
+    for name, weight in weights.items():
+        target = targets[name].flatten(1)
+        apart = (found[name].flatten(1) - target).square().sum(1)
+        # The size of a layer that sees nothing in the target is no measure.
+        size = target.square().sum(1).clamp(min=torch.finfo(target.dtype).tiny)
+        terms.append(weight * (apart / size).mean())
+    return torch.stack(terms).sum()
+
+
+def perceptual_loss(
+    maps: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float]
+) -> Tensor:
+    """sum_l w_l / (C h w) |F_l - P_l|^2, a mean over the batch.
+
+    Johnson et al. 2016, "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", arXiv
+    1603.08155, equation 2: the feature reconstruction loss.
+
+    Args:
+        maps, targets: by layer, (N, C, h, w) each, of the same shapes.
+        weights: w_l, by the names of the layers that count.
+    """
+    terms = [weight * F.mse_loss(maps[name], targets[name]) for name, weight in weights.items()]
+    return torch.stack(terms).sum()
+
+
+def feature_matching(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """sum_i 1/N_i |D_i(x) - D_i(G(z))|_1 over the layers of a discriminator.
+
+    Wang et al. 2018, "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs"
+    (pix2pixHD), arXiv 1711.11585, equation 4. No gradient goes to the side of the reals.
+
+    Args:
+        fake, real: maps of each layer, of the same shapes.
+    """
+    pairs = zip(fake, real, strict=True)
+    return torch.stack([F.l1_loss(one, other.detach()) for one, other in pairs]).sum()
+
+
+def total_variation(x: Tensor, beta: float = 2.0) -> Tensor:
+    """The mean over places and channels of (dx^2 + dy^2)^(beta / 2), of differences of neighbours.
+
+    Mahendran and Vedaldi 2015, "Understanding Deep Image Representations by Inverting Them", arXiv
+    1412.0035, section 2.2. With beta 2 it smoothes; with beta 1 edges may stay.
+
+    Args:
+        x: pictures (N, C, H, W), of at least 2x2 pixels.
+        beta: above 0.
+    """
+    down = x[..., 1:, :-1] - x[..., :-1, :-1]
+    right = x[..., :-1, 1:] - x[..., :-1, :-1]
+    steep = down.square() + right.square()
+    if beta == 2.0:
+        return steep.mean()
+    return (steep + 1e-8).pow(beta / 2.0).mean()  # a root has no slope at 0

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faussaire.core import events
 from faussaire.core.batch import Batch, BatchDraws, Ledger, mix
@@ -190,8 +190,33 @@ class Rounds:
         """One optimiser step of the phase's nets down the gradient of its loss."""
         state, clock = self.state, self.state.clock
         parameters = [p for net in phase.nets for p in self._movable[net]]
+        marks = [part.draws.mark() for part in parts]
+
+        def again() -> Tensor:
+            for part, mark in zip(parts, marks, strict=True):
+                part.draws.rewind(mark)
+                part.forget()  # what was computed before the nets moved
+            return self._differentiate(phase, parts, parameters)
+
+        loss = self._differentiate(phase, parts, parameters)
+        if self.pulse is not None:
+            self.pulse.before(phase.name, parameters, [p.grad for p in parameters])
+        for optimiser in state.optimisers.values():
+            if set(optimiser.nets) & set(phase.nets):
+                optimiser.step(clock, loss, again)
+        if self.pulse is not None:
+            self.pulse.after(phase.name, parameters)
+        for parameter in parameters:
+            parameter.grad = None
+
+    def _differentiate(
+        self, phase: Phase, parts: Sequence[Batch], parameters: Sequence[nn.Parameter]
+    ) -> Tensor:
+        """The phase's loss over all processes, its gradients left in `.grad`."""
+        clock = self.state.clock
         rows = sum(part.total for part in parts)
         gradients: list[Tensor | None] = [None] * len(parameters)
+        sums: list[Tensor] = []
         for part in parts:
             with self._moving(phase.nets):
                 terms = phase.loss(part, clock)
@@ -201,23 +226,17 @@ class Rounds:
                 loss if share == 1.0 else loss * share, parameters, allow_unused=True
             )
             gradients = [_plus(one, two) for one, two in zip(gradients, found, strict=True)]
+            sums.append(share * loss.detach())
             self.means.add({f"{phase.name}.{name}": term for name, term in terms.items()}, "losses")
             self.means.add(part.observed, "signs")
             part.observed = {}
             if share < 1.0:
                 part.forget()
-        self.world.mean_([gradient for gradient in gradients if gradient is not None])
-        if self.pulse is not None:
-            self.pulse.before(phase.name, parameters, gradients)
+        whole = torch.stack(sums).sum()
+        self.world.mean_([*(gradient for gradient in gradients if gradient is not None), whole])
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        for optimiser in state.optimisers.values():
-            if set(optimiser.nets) & set(phase.nets):
-                optimiser.step(clock)
-        if self.pulse is not None:
-            self.pulse.after(phase.name, parameters)
-        for parameter in parameters:
-            parameter.grad = None
+        return whole
 
     @contextmanager
     def _moving(self, nets: tuple[str, ...]) -> Iterator[None]:

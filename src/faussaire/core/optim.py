@@ -6,8 +6,9 @@ moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -57,7 +58,45 @@ class SGD:
         return torch.optim.SGD(parameters, lr=1.0, momentum=self.momentum)
 
 
-OptimiserSpec = Adam | SGD
+@dataclass(frozen=True, kw_only=True)
+class LBFGS:
+    """Limited-memory BFGS with a line search for the strong Wolfe conditions.
+
+    Nocedal and Wright 2006, "Numerical Optimization", algorithms 7.5 and 3.5. For losses that are the
+    same at every look: a step looks at the phase's loss several times, with the same random numbers.
+
+    Attributes:
+        nets: whose parameters it moves.
+        lr: length of the first trial of each line search; 1 is the whole step.
+        iterations: in a step, with at most 1.25 times as many looks at the loss.
+        history: pairs of steps and changes of the gradient that are remembered.
+    """
+
+    nets: tuple[str, ...]
+    lr: float | Schedule = 1.0
+    iterations: int = 10
+    history: int = 20
+
+    def settings(self, clock: Clock, correction: float) -> dict[str, Any]:
+        """What a step at this instant uses."""
+        return {"lr": as_schedule(self.lr)(clock) * correction}
+
+    def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(
+            parameters,
+            max_iter=self.iterations,
+            history_size=self.history,
+            # The phase says when it is over: small losses have small changes.
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+
+OptimiserSpec = Adam | SGD | LBFGS
+
+Look = Callable[[], Tensor]
+"""Looks at the phase's loss again, where the parameters stand now, and leaves its gradients."""
 
 
 def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
@@ -78,6 +117,19 @@ def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
     return min(correction(stage) for stage in stages)
 
 
+#: Of the state of L-BFGS, what is a list of tensors, and what is a number.
+_LISTS = ("old_dirs", "old_stps", "ro")
+_NUMBERS = {"func_evals": int, "n_iter": int, "prev_loss": float, "t": float}
+
+
+def _remembered(entry: str, value: Tensor, parameter: Tensor) -> Any:
+    """An entry of the state of L-BFGS, as torch has it."""
+    if entry in _NUMBERS:
+        return _NUMBERS[entry](value)
+    value = value.to(parameter.device, copy=True)
+    return list(value.unbind()) if entry in _LISTS else value
+
+
 class Optimiser:
     """A built optimiser, its schedule, and its state by parameter name."""
 
@@ -94,19 +146,37 @@ class Optimiser:
         """The learning rate at this instant, lazy correction included."""
         return self._spec.settings(clock, self._correction)["lr"]
 
-    def step(self, clock: Clock) -> None:
-        """One step along the gradients in `.grad`; parameters without one stay."""
+    def step(self, clock: Clock, loss: Tensor, again: Look) -> None:
+        """One step along the gradients in `.grad`; parameters without one stay.
+
+        Args:
+            clock: when.
+            loss: where the parameters stand.
+            again: for an optimiser that tries several points in a step.
+        """
         for group in self._torch.param_groups:
             group.update(self._spec.settings(clock, self._correction))
-        self._torch.step()
+        if isinstance(self._spec, LBFGS):
+            looks = chain([lambda: loss], repeat(again))  # the first was made already
+            self._torch.step(lambda: float(next(looks)()))
+        else:
+            self._torch.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """The whole state as tensors named `<parameter>/<entry>`."""
+        """The whole state as tensors named `<parameter>/<entry>`.
+
+        L-BFGS keeps that of all its parameters with the first: numbers, and lists of past steps.
+        """
         found = {}
         for name, parameter in self.parameters.items():
             for entry, value in self._torch.state.get(parameter, {}).items():
-                if value is not None:
+                if isinstance(value, Tensor):
                     found[f"{name}/{entry}"] = value
+                elif isinstance(value, list):
+                    if entry in _LISTS and value:
+                        found[f"{name}/{entry}"] = torch.stack(value)
+                elif value is not None:
+                    found[f"{name}/{entry}"] = torch.tensor(value, dtype=torch.float64)
         return found
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -118,6 +188,9 @@ class Optimiser:
         for key, value in tensors.items():
             name, _, entry = key.rpartition("/")
             parameter = self.parameters[name]
+            if isinstance(self._spec, LBFGS):
+                self._torch.state[parameter][entry] = _remembered(entry, value, parameter)
+                continue
             if value.shape == parameter.shape and value.dim() > 0:
                 restored = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             else:

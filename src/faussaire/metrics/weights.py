@@ -88,6 +88,13 @@ SQUEEZENET_1_0 = WeightFile(
     sha256="b66bff10",
     others=("squeezenet1_0.safetensors", "squeezenet1_0_features.safetensors"),
 )
+VGG_19 = WeightFile(
+    name="vgg19-dcbb9e9d.pth",
+    url="https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
+    sha256="dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+    size=574_673_361,
+    others=("vgg19.safetensors", "vgg19_features.safetensors"),
+)
 
 
 def weights_dir() -> Path:
