@@ -17,14 +17,28 @@ from faussaire.core.errors import UserError
 from faussaire.core.files import require_folder
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from faussaire.comparison import Comparison
     from faussaire.core.run import Run
     from faussaire.data.check import Check
     from faussaire.evaluation import Evaluation
     from faussaire.metrics.extractors import Extractor
+    from faussaire.metrics.maps import FeatureMaps
     from faussaire.model import Model
+    from faussaire.stylisation import Moment
 
-__all__ = ["UserError", "__version__", "check", "compare", "evaluate", "families", "load", "train"]
+__all__ = [
+    "UserError",
+    "__version__",
+    "check",
+    "compare",
+    "evaluate",
+    "families",
+    "load",
+    "train",
+    "transfer",
+]
 __version__ = "0.1.0"
 
 
@@ -232,3 +246,75 @@ def check(source: str | Path, *, classes: str = "auto", labels: str | Path | Non
 
     with open_source(source, classes=classes, labels=labels) as opened:
         return check_source(opened)
+
+
+def transfer(
+    content: str | Path | Image,
+    style: str | Path | Image | Sequence[str | Path | Image],
+    *,
+    shares: Sequence[float] | None = None,
+    size: int = 512,
+    style_scale: float = 1.0,
+    keep_colour: bool = False,
+    seed: int = 0,
+    extractor: str | FeatureMaps = "auto",
+    weights: str | Path | None = None,
+    pool: Literal["max", "average"] | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: Literal["auto", "bfloat16", "float32"] = "auto",
+    preview_every: int = 0,
+    watch: Callable[[Moment], None] | None = None,
+    note: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Image:
+    """Paint a photograph in the manner of a painting: `transfer("me.jpg", "art.jpg").save("out.png")`.
+
+    Args:
+        content: the photograph: a path, or a picture of Pillow's.
+        style: the painting, or several to be mixed.
+        shares: of each style in the mixture; None: equal ones.
+        size: pixels of the result's longer side; its shape is the content's.
+        style_scale: size of the paintings, hence of their strokes, relative to the result's.
+        keep_colour: give the paintings the photograph's colours first.
+        seed: of all that is drawn.
+        extractor: `vgg19`, `squeezenet1.1`, `auto` (the first of these that can be had), or a
+            `faussaire.metrics.maps.FeatureMaps` together with `content_layers` and `style_layers`.
+        weights: a file or folder with the network's weights.
+        pool: of the network; None: average, as the paper advises.
+        device: where to run.
+        precision: of the network.
+        preview_every: steps between moments that have the picture as it stands; 0: none.
+        watch: called about twice a second with how far it is.
+        note: called with a sentence where the user should know something.
+        settings: of `faussaire.families.styletransfer.StyleTransferConfig`: `style_weight=40.0`,
+            `steps=200`, `optimiser="lbfgs"`, `start="noise"`.
+
+    Returns:
+        A picture of Pillow's, RGB, or RGBA where the content is transparent.
+
+    Raises:
+        UserError: the sentence says what is wrong and what to do.
+    """
+    from PIL import Image as pillow
+
+    from faussaire import stylisation
+
+    one = isinstance(style, str | Path | pillow.Image)
+    return stylisation.transfer(
+        content,
+        [style] if one else list(style),
+        shares=shares,
+        size=size,
+        style_scale=style_scale,
+        keep_colour=keep_colour,
+        seed=seed,
+        extractor=extractor,
+        weights=None if weights is None else Path(weights),
+        pool=pool,
+        device=device,
+        precision=precision,
+        preview_every=preview_every,
+        watch=watch,
+        note=note or (lambda sentence: None),
+        **settings,
+    )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from faussaire.families.styletransfer import (
     LEAST_SIDE,
     RECIPES,
     Originals,
-    Recipe,
     StyleTransfer,
     StyleTransferConfig,
     fitted,
@@ -40,10 +39,11 @@ from faussaire.families.styletransfer import (
 )
 from faussaire.metrics.extractors import ignore
 from faussaire.metrics.maps import FeatureMaps, Pool, choose, open_maps
-from faussaire.report.pictures import to_uint8
+from faussaire.report.pictures import to_image, to_uint8
 
 Picture = str | Path | Image.Image
 
+_BESIDES = 20_000.0  # pixels that would take as long as what a step does besides
 TICK = 0.5
 """Seconds between reports."""
 
@@ -97,76 +97,115 @@ def transfer(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Image.Image:
-    """Paint `content` in the manner of `styles`; see `faussaire.transfer`."""
+    """Paint `content` in the manner of `styles`; see `faussaire.transfer`.
+
+    Args:
+        preview_every: steps between moments that have the picture; 0: none.
+        watch: sees how it goes.
+        note: hears what the user should know, in sentences.
+        progress: called as progress(what, done, total) during a download.
+        settings: those of `StyleTransferConfig`.
+    """
     if not styles:
         raise UserError("No style was given.", "Give a painting, or several to be mixed.")
-    shares = [1.0] * len(styles) if shares is None else list(shares)
-    if len(shares) != len(styles) or min(shares) < 0 or not sum(shares) > 0:
+    portions = [1.0] * len(styles) if shares is None else [float(share) for share in shares]
+    if len(portions) != len(styles) or min(portions) < 0 or not 0 < sum(portions) < math.inf:
         raise UserError(
-            f"{len(shares)} shares ({', '.join(map(str, shares))}) do not fit {len(styles)} styles.",
+            f"The shares {', '.join(map(str, portions))} do not fit {len(styles)} styles.",
             "Give one number of at least 0 for each style.",
         )
-    if not LEAST_SIDE <= size <= 16384:
-        raise UserError(f"The size cannot be {size} pixels.", f"It is from {LEAST_SIDE} to 16384.")
-    if not 0.1 <= style_scale <= 4.0:
-        raise UserError(f"The style's scale cannot be {style_scale}.", "It is from 0.1 to 4.")
+    for what, value, least, most in (
+        ("size", size, LEAST_SIDE, 8192),
+        ("style_scale", style_scale, 0.1, 4.0),
+        ("preview_every", preview_every, 0, math.inf),
+    ):
+        if not least <= value <= most:
+            raise UserError(f"{what} cannot be {value}.", f"It must be from {least} to {most}.")
     photo = read_picture(content)
-    paintings = [read_picture(style) for style in styles]
+    paintings = [read_picture(style).tensor for style in styles]
+    if size * min(photo.tensor.shape[2:]) < LEAST_SIDE * max(photo.tensor.shape[2:]):
+        raise UserError(
+            f"The content's shorter side would be less than {LEAST_SIDE} of {size} pixels.",
+            "Cut it to a less narrow picture, or raise the size.",
+        )
+    layer = _under(settings)
+    maps, layers = _look(extractor, weights, pool, layer, note, progress)
+    config = _config({**layers, **layer})
+    if config.optimiser == "lbfgs" and precision == "auto":
+        precision = "float32"  # the line search of L-BFGS stumbles over the noise of 8 bits
     here = Device.choose(device, precision)
-    if settings.get("optimiser") == "lbfgs" and precision == "auto":
-        here = dataclasses.replace(here, precision="float32")  # its line search sees 8 bits' noise
-    maps, recipe = _eyes(extractor, weights, pool, settings, note, progress)
-    here.prepare(maps)
-    config = StyleTransferConfig(**{**_defaults(recipe, settings), **settings})
-    target = resized(photo.tensor, fitted(photo.tensor, size))
-    tensors = [resized(one.tensor, fitted(one.tensor, round(size * style_scale))) for one in paintings]
+    if isinstance(extractor, str):  # a caller's own network is left as it is
+        here.prepare(maps)
+    target = resized(photo.tensor, fitted(photo.tensor, size)).clamp(-1.0, 1.0)
+    # Enlarged paintings would teach blurred strokes.
+    sides = [min(max(one.shape[2:]), round(size * style_scale)) for one in paintings]
+    paintings = [
+        resized(one, fitted(one, side)).clamp(-1.0, 1.0)
+        for one, side in zip(paintings, sides, strict=True)
+    ]
     if keep_colour:
-        tensors = [recoloured(one, target) for one in tensors]
+        paintings = [recoloured(one, target) for one in paintings]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        family = StyleTransfer(
-            config,
-            Originals(
-                content=target.clamp(-1, 1).to(here.name),
-                styles=tuple(one.clamp(-1, 1).to(here.name) for one in tensors),
-                shares=tuple(share / sum(shares) for share in shares),
-                maps=maps,
-            ),
+        originals = Originals(
+            content=target.to(here.name),
+            styles=tuple(one.to(here.name) for one in paintings),
+            shares=tuple(share / sum(portions) for share in portions),
+            maps=maps,
         )
-        finished = paint(family, here, seed=seed, watch=watch, preview_every=preview_every)
-    return photo.like(finished)
+        family = StyleTransfer(config, originals)
+        painted = paint(family, here, seed=seed, watch=watch, preview_every=preview_every)
+    return photo.like(painted)
 
 
-def _eyes(
+def _under(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that were given, over the preset of the optimiser."""
+    preset = StyleTransfer.presets.get(str(settings.get("optimiser")), {})
+    return {**preset, **{name: value for name, value in settings.items() if value is not None}}
+
+
+def _config(settings: Mapping[str, Any]) -> StyleTransferConfig:
+    known = [field.name for field in dataclasses.fields(StyleTransferConfig)]
+    for name in settings:
+        if name not in known:
+            raise UserError(
+                f"There is no setting '{name}'.{nearest(name, known)}",
+                f"The settings are {', '.join(known)}.",
+            )
+    choices = {"start": ("content", "noise"), "optimiser": ("adam", "lbfgs")}
+    for name, allowed in choices.items():
+        if settings.get(name, allowed[0]) not in allowed:
+            raise UserError(
+                f"{name} cannot be '{settings[name]}'.", f"It is {' or '.join(allowed)}."
+            )
+    return StyleTransferConfig(**settings)
+
+
+def _look(
     extractor: str | FeatureMaps,
     weights: Path | None,
     pool: Pool | None,
     settings: Mapping[str, Any],
     note: Callable[[str], None],
     progress: Progress | None,
-) -> tuple[FeatureMaps, Recipe]:
-    """The network to look through, and how."""
-    if not isinstance(extractor, str):
-        name, path = extractor.name, None
-    else:
+) -> tuple[FeatureMaps, dict[str, Mapping[str, float]]]:
+    """The network to look through, and the layers for content and style with their weights."""
+    path = None
+    if isinstance(extractor, str):
         name, path = choose(extractor, weights=weights, note=note, progress=progress)
+    else:
+        name = extractor.name
     recipe = RECIPES.get(name)
-    layers = {
-        kind: settings.get(f"{kind}_layers") or (getattr(recipe, kind) if recipe else {})
-        for kind in ("content", "style")
-    }
-    chosen = Recipe(content=layers["content"], style=layers["style"])
+    layers: dict[str, Mapping[str, float]] = {}
+    for kind in ("content", "style"):
+        asked = settings.get(f"{kind}_layers")
+        layers[f"{kind}_layers"] = asked or (getattr(recipe, kind) if recipe else {})
     if path is None:
-        return extractor, chosen  # pyright: ignore
-    wanted = [*chosen.content, *chosen.style]
-    return open_maps(name, path, wanted, pool=pool or "max"), chosen
-
-
-def _defaults(recipe: Recipe, settings: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"content_layers": recipe.content, "style_layers": recipe.style}
-    if settings.get("optimiser") == "lbfgs":
-        found |= {"lr": 1.0, "shift": 0, "half_life": 0.0}
-    return found
+        assert isinstance(extractor, FeatureMaps)
+        return extractor, layers
+    wanted = [name for chosen in layers.values() for name in chosen]
+    pool = pool or (recipe.pool if recipe else "max")
+    return open_maps(name, path, wanted, pool=pool), layers
 
 
 class _Nothing:
@@ -189,11 +228,10 @@ def paint(
     Raises:
         UserError: a loss is not a number.
     """
-    state = State(family, device, total=family.steps)
-    rounds = Rounds(state, _Nothing(), Plan(batch=1, seed=seed), World())
+    state = State(family, device, total=family.steps, half_life=family.config.half_life)
     world = World()
+    rounds = Rounds(state, _Nothing(), Plan(batch=1, seed=seed), world)
     began = last = time.monotonic()
-    losses: dict[str, float] = {}
     while (step := state.clock.examples) < state.clock.total:
         rounds.play()
         now = state.clock.examples
@@ -202,11 +240,9 @@ def paint(
         if not (ended or due or time.monotonic() - last >= TICK):
             continue
         last = time.monotonic()
-        losses = {
-            name.partition(".")[2]: value
-            for name, value in rounds.means.take(world)["losses"].items()
-        }
-        _sound(family, losses, now)
+        taken = rounds.means.take(world)["losses"]
+        losses = {name.partition(".")[2]: value for name, value in taken.items()}
+        _make_sure(family, losses, now)
         if watch is not None:
             watch(
                 Moment(
@@ -223,40 +259,38 @@ def paint(
         return finished.sample(RowDraws([0], device=device.name))
 
 
-def _sound(family: StyleTransfer, losses: Mapping[str, float], step: int) -> None:
-    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
-    if wrong or not all(net.pixels.isfinite().all() for net in family.nets.values()):  # pyright: ignore
-        how = family.config.optimiser
-        advice = (
-            "Take --optimiser adam, which does not fail so, or a smaller --style-weight."
-            if how == "lbfgs"
-            else "Try a smaller --lr, or --precision float32."
-        )
-        what = f"The {wrong[0]} loss" if wrong else "The picture"
-        raise UserError(f"{what} is no longer a number after {step} steps of {how}.", advice)
+def _make_sure(family: StyleTransfer, losses: Mapping[str, float], step: int) -> None:
+    """Stop where something is no longer a number: nothing that comes after would be."""
+    wrong = next((name for name, value in losses.items() if not math.isfinite(value)), None)
+    pixels = [parameter for net in family.nets.values() for parameter in net.parameters()]
+    if wrong is None and all(bool(values.isfinite().all()) for values in pixels):
+        return
+    what = "The picture" if wrong is None else f"The {wrong} loss"
+    advice = "Try a smaller --lr, smaller weights, or --precision float32."
+    if family.config.optimiser == "lbfgs":
+        advice = "Use --optimiser adam, which seldom does so, or smaller weights."
+    raise UserError(f"{what} became NaN within {step} steps of {family.config.optimiser}.", advice)
 
 
 def _remaining(family: StyleTransfer, state: State, elapsed: float) -> float:
     """Seconds left, a step taking as long as its picture has pixels."""
-    done = left = 0.0
-    position, at = 0, state.clock.examples
+    at, begin, done, left = state.clock.examples, 0, 0.0, 0.0
     for stage, (height, width) in zip(state.stages, family.sizes_px, strict=True):
-        until = stage.until or state.clock.total
-        cost = height * width + 20_000.0  # what a step takes besides
-        here = min(max(at - position, 0), until - position)
-        done += here * cost
-        left += (until - position - here) * cost
-        position = until
-    return elapsed * left / done if done else 0.0
+        end = stage.until or state.clock.total
+        cost = height * width + _BESIDES
+        ours = min(max(at - begin, 0), end - begin)
+        done += ours * cost
+        left += (end - begin - ours) * cost
+        begin = end
+    return elapsed * left / done
 
 
 def _shown(state: State, step: int) -> Image.Image:
-    """The averaged picture at the scale that step belongs to."""
+    """The averaged picture at the scale that a step belongs to."""
     stage = stage_at(state.stages, step)
     with state.sampling() as family:
         assert isinstance(family, StyleTransfer)
-        level = list(family.nets).index(stage.name)
-        return Image.fromarray(to_uint8(family.picture(level))[0])
+        return to_image(to_uint8(family.picture(list(family.nets).index(stage.name)))[0])
 
 
 @dataclass(frozen=True)
@@ -268,7 +302,7 @@ class Original:
 
     def like(self, painted: Tensor) -> Image.Image:
         """A painted picture as an image, transparent where this one was."""
-        image = Image.fromarray(to_uint8(painted)[0])
+        image = to_image(to_uint8(painted)[0])
         if self.alpha is not None:
             image.putalpha(self.alpha.resize(image.size, Image.Resampling.LANCZOS))
         return image
@@ -295,7 +329,9 @@ def read_picture(source: Picture) -> Original:
         with decoding():
             image = normalise(source) if isinstance(source, Image.Image) else decode(raw).image
     except Fault as fault:
-        raise UserError(f"{what} cannot be used: {fault.reason}.", "Give another picture.") from fault
+        raise UserError(
+            f"{what} cannot be used: {fault.reason}.", "Give another picture."
+        ) from fault
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     if alpha is not None:
         white = Image.new("RGBA", image.size, "white")

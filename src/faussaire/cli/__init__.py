@@ -24,6 +24,7 @@ COMMANDS = {
     "compare": "Compare runs: settings, figures and samples",
     "doctor": "Does a run learn, what is wrong, and what to do",
     "film": "A film through the latent space, or of the training",
+    "transfer": "Paint a photograph like a painting: faussaire transfer photo.jpg art.jpg -o out.png",
     "bench": "Which games find all modes where they are known: faussaire bench modes",
     "runs": "List runs",
     "info": "Everything about one run",

@@ -158,7 +158,15 @@ class Optimiser:
             group.update(self._spec.settings(clock, self._correction))
         if isinstance(self._spec, LBFGS):
             looks = chain([lambda: loss], repeat(again))  # the first was made already
-            self._torch.step(lambda: float(next(looks)()))
+
+            def look() -> float:
+                found = float(next(looks)())
+                for parameter in self.parameters.values():
+                    if parameter.grad is not None:  # torch flattens them by view
+                        parameter.grad = parameter.grad.contiguous()
+                return found
+
+            self._torch.step(look)
         else:
             self._torch.step()
 

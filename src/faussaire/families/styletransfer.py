@@ -33,10 +33,10 @@ The papers' L-BFGS is there as `optimiser="lbfgs"`; its steps are made in groups
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -50,33 +50,43 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.optim import LBFGS, Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
-from faussaire.metrics.maps import FeatureMaps
+from faussaire.metrics.maps import FeatureMaps, Pool
 
-LEAST_SIDE = 32  # pixels that networks want
+LEAST_SIDE = 32  # pixels, which the networks halve five times
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Which layers of a network are looked at, with which weights.
+    """How a network is looked through.
 
     Attributes:
-        content: by layer, for the content loss.
-        style: by layer, for the style loss.
+        content: layers and their weights, for the content loss.
+        style: for the style loss.
+        pool: in place of the network's max poolings.
     """
 
     content: Mapping[str, float]
     style: Mapping[str, float]
+    pool: Pool = "average"
 
 
-#: By network. VGG-19: the layers of the paper.
+#: By network. Those of VGG-19 are the papers'. SqueezeNet's were chosen by eye: its first layers, which
+#: look at few pixels, keep strokes clean and colours those of the painting.
 RECIPES = {
     "vgg19": Recipe(
         content={"relu4_2": 1.0},
         style=dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 0.2),
     ),
     "squeezenet1.1": Recipe(
-        content={"fire5": 1.0},
-        style=dict.fromkeys(("relu1", "fire3", "fire5", "fire7", "fire9"), 0.2),
+        content={"fire4": 1.0},
+        style={
+            "relu1": 0.5,
+            "fire2": 0.25,
+            "fire3": 0.25,
+            "fire4": 0.2,
+            "fire5": 0.2,
+            "fire7": 0.1,
+        },
     ),
 }
 
@@ -90,9 +100,9 @@ class StyleTransferConfig:
         style_weight: beta.
         tv_weight: gamma, of the total variation with pixels in [-1, 1].
         content_layers, style_layers: layers and their weights, by name.
-        start: `content` begins with the photograph, `noise` with noise in the style's colours.
+        start: `content` begins with the photograph, `noise` with noise around the style's mean colour.
         noise: standard deviation of that noise, pixels being in [-1, 1].
-        optimiser: `adam`, or the papers' `lbfgs`.
+        optimiser: `adam`, or the papers' `lbfgs` (with the preset of that name).
         lr: of Adam, in pixel values a step; of L-BFGS, 1 is the whole step.
         steps: at each scale; at the first, twice as many.
         smallest: pixels of the longer side at the first scale.
@@ -102,23 +112,19 @@ class StyleTransferConfig:
     """
 
     content_weight: float = 1.0
-    style_weight: float = 10.0
-    tv_weight: float = 0.1
-    content_layers: Mapping[str, float] = field(
-        default_factory=lambda: RECIPES["squeezenet1.1"].content
-    )
-    style_layers: Mapping[str, float] = field(
-        default_factory=lambda: RECIPES["squeezenet1.1"].style
-    )
+    style_weight: float = 20.0
+    tv_weight: float = 5.0
+    content_layers: Mapping[str, float]
+    style_layers: Mapping[str, float]
     start: Literal["content", "noise"] = "content"
     noise: float = 0.3
     optimiser: Literal["adam", "lbfgs"] = "adam"
-    lr: float = 0.03
+    lr: float = 0.04
     steps: int = 100
     smallest: int = 128
     growth: float = math.sqrt(2.0)
     half_life: float = 20.0
-    shift: int = 4
+    shift: int = 3
 
     def __post_init__(self) -> None:
         check_range(
@@ -134,11 +140,17 @@ class StyleTransferConfig:
             half_life=(0.0, 1e6),
             shift=(0, 16),
         )
+        for kind, weight in (("content", self.content_weight), ("style", self.style_weight)):
+            layers = getattr(self, f"{kind}_layers")
+            if weight and not layers:
+                raise UserError(f"No layer is named for the {kind} loss.", f"Give {kind}_layers.")
+            if layers and not (min(layers.values()) >= 0 and sum(layers.values()) > 0):
+                raise UserError(
+                    f"{kind}_layers cannot be {dict(layers)}.",
+                    "Weights are at least 0, and one of them above.",
+                )
         if not self.content_weight + self.style_weight + self.tv_weight:
-            raise UserError(
-                "All weights are 0, so nothing is to be painted.",
-                "Give --style-weight and --content-weight.",
-            )
+            raise UserError("All weights are 0, so nothing would be painted.", "Raise one of them.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +159,9 @@ class Originals:
 
     Attributes:
         content: the photograph, (1, 3, H, W) in [-1, 1]; the picture has its size.
-        styles: paintings, (1, 3, h, w) each.
+        styles: paintings, (1, 3, h, w) each in [-1, 1], in the size that they have at the last scale.
         shares: of each, summing to 1.
-        maps: the frozen network that looks at them; pictures (N, 3, H, W) in [-1, 1] to maps.
+        maps: the frozen network that looks at them, with all layers that the settings name.
     """
 
     content: Tensor
@@ -169,133 +181,125 @@ class Level(nn.Module):
         return self.pixels
 
 
-@dataclass(frozen=True, kw_only=True)
-class Targets:
-    """What a scale's picture should agree with.
+class StyleTransfer(Family[StyleTransferConfig]):
+    """One picture, from coarse to fine. Its spec is `Originals`, and an example is a step.
 
     Attributes:
-        content: the photograph at this scale, (1, 3, H, W).
-        grams: of the styles, by layer, (1, C, C).
+        sizes_px: (height, width) of each scale, from coarse to fine.
     """
-
-    content: Tensor
-    grams: Mapping[str, Tensor]
-
-
-class StyleTransfer(Family[StyleTransferConfig]):
-    """One picture, from coarse to fine; its spec is `Originals`."""
 
     Config = StyleTransferConfig
     modality: ClassVar[str] = "none"
+    # The line search of L-BFGS wants one and the same loss at each look.
+    presets: ClassVar = {"lbfgs": {"optimiser": "lbfgs", "lr": 1.0, "shift": 0, "half_life": 0.0}}
     group: ClassVar[int] = 10  # steps of L-BFGS in a round
 
     def __init__(self, config: StyleTransferConfig, spec: Originals) -> None:
         super().__init__(config, spec)
-        self.half_life = config.half_life  # pyright: ignore
         height, width = spec.content.shape[2:]
         self.sizes_px = scales(height, width, config.smallest, config.growth)
-        self.nets = {
-            f"{size[1]}x{size[0]}": Level(
-                self._beginning(size) if not index else torch.zeros(1, 3, *size)
-            )
-            for index, size in enumerate(self.sizes_px)
-        }
-        self.averaged = tuple(self.nets)  # pyright: ignore
-        self._targets: dict[int, Targets] = {}
-        self._seen: dict[tuple[int, ...], dict[str, Tensor]] = {}
+        first, *others = self.sizes_px
+        self.nets = {_name(first): Level(self._beginning(first))}
+        self.nets |= {_name(size): Level(torch.zeros(1, 3, *size)) for size in others}
+        self.averaged = tuple(self.nets)  # pyright: ignore[reportAttributeAccessIssue]
+        self._grams: dict[int, dict[str, Tensor]] = {}
+        self._contents: dict[tuple[int, int, int], dict[str, Tensor]] = {}
 
     def _beginning(self, size: tuple[int, int]) -> Tensor:
         if self.config.start == "content":
-            return resized(self.spec.content, size).cpu()
-        colour = sum(
-            share * style.mean((2, 3), keepdim=True)
-            for share, style in zip(self.spec.shares, self.spec.styles, strict=True)
-        )
-        return torch.as_tensor(colour).cpu() + self.config.noise * torch.randn(1, 3, *size)
-
-    def optimisers(self) -> dict[str, OptimiserSpec]:
-        if self.config.optimiser == "lbfgs":
-            return {
-                net: LBFGS(nets=(net,), lr=self.config.lr, iterations=self.group)
-                for net in self.nets
-            }
-        return {net: Adam(nets=(net,), lr=self.config.lr, betas=(0.9, 0.99)) for net in self.nets}
-
-    def stages(self, total: int) -> tuple[Stage, ...]:
-        """A stage a scale, of which the first is twice as long as each other."""
-        count, found = len(self.nets) + 1, []
-        for index, net in enumerate(self.nets):
-            loss = partial(self.loss, index)
-            found.append(
-                Stage(
-                    name=net,
-                    phases=(Phase(name="paint", nets=(net,), loss=loss),),
-                    until=total * (index + 2) // count,
-                    batch=self.group if self.config.optimiser == "lbfgs" else 1,
-                )
-            )
-        return tuple(found)
+            return resized(self.spec.content, size).cpu().clone()
+        means = torch.stack([style.mean((2, 3), keepdim=True) for style in self.spec.styles])
+        shares = torch.tensor(self.spec.shares, device=means.device)
+        colour = (shares.view(-1, 1, 1, 1, 1) * means).sum(0).cpu()
+        return colour + self.config.noise * torch.randn(1, 3, *size)
 
     @property
     def steps(self) -> int:
         """Steps at all scales together."""
         return self.config.steps * (len(self.nets) + 1)
 
+    def optimisers(self) -> dict[str, OptimiserSpec]:
+        lr = self.config.lr
+        if self.config.optimiser == "lbfgs":
+            return {net: LBFGS(nets=(net,), lr=lr, iterations=self.group) for net in self.nets}
+        return {net: Adam(nets=(net,), lr=lr, betas=(0.9, 0.99)) for net in self.nets}
+
+    def stages(self, total: int) -> tuple[Stage, ...]:
+        """A stage a scale, of which the first is twice as long as each other."""
+        return tuple(
+            Stage(
+                name=net,
+                phases=(Phase(name="paint", nets=(net,), loss=partial(self.loss, level)),),
+                until=total * (level + 2) // (len(self.nets) + 1),
+                batch=self.group if self.config.optimiser == "lbfgs" else 1,
+            )
+            for level, net in enumerate(self.nets)
+        )
+
     def picture(self, level: int) -> Tensor:
-        """The picture as it stands, at a scale: (1, 3, H, W), of which [-1, 1] can be shown."""
-        x: Tensor | None = None
-        for net in list(self.nets.values())[: level + 1]:
-            own = net()
-            x = own if x is None else resized(x, own.shape[2:]) + own
-        assert x is not None
-        return Bounded.apply(x)
+        """The picture as it stands at a scale, (1, 3, H, W) in [-1, 1]."""
+        x, *additions = [net() for net in list(self.nets.values())[: level + 1]]
+        for addition in additions:
+            x = resized(x, addition.shape[2:]) + addition
+        bounded = Bounded.apply(x)
+        assert isinstance(bounded, Tensor)
+        return bounded
 
     def loss(self, level: int, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Equation 7, its three terms apart, each with its weight."""
+        """Equation 7: its terms, each with its weight."""
         config = self.config
         picture = self.picture(level)
-        shift = self._shift(batch)
-        maps = self.spec.maps(shifted(picture, shift, config.shift))
-        targets = self.targets(level)
-        grams = {name: losses.gram(maps[name]) for name in config.style_layers}
-        terms = {
-            "content": config.content_weight
-            * losses.content_loss(maps, self._content(level, shift), config.content_layers),
-            "style": config.style_weight
-            * losses.style_loss(grams, targets.grams, config.style_layers),
-            "tv": config.tv_weight * losses.total_variation(picture),
-        }
+        down, right = 0, 0
+        if config.shift:
+            # Whoever asks again in this round looks through the same window.
+            draw = batch.shared("shift", lambda: batch.draws.integers(config.shift + 1, 2)[0])
+            down, right = draw.tolist()
+        maps = self.spec.maps(shifted(picture, down, right, config.shift))
+        terms = {}
+        if config.content_weight:
+            target = self._content(level, down, right)
+            terms["content"] = config.content_weight * losses.content_loss(
+                maps, target, config.content_layers
+            )
+        if config.style_weight:
+            grams = {name: losses.gram(maps[name]) for name in config.style_layers}
+            terms["style"] = config.style_weight * losses.style_loss(
+                grams, self.grams(level), config.style_layers
+            )
+        variation = losses.total_variation(picture)
+        batch.observe({"variation": variation})
+        if config.tv_weight:
+            terms["tv"] = config.tv_weight * variation
         return terms
 
-    def _shift(self, batch: Batch) -> tuple[int, int]:
-        if not self.config.shift:
-            return 0, 0
-        down, right = batch.shared("shift", lambda: batch.draws.integers(4, 2)[0].tolist())
-        return down, right
+    @torch.no_grad()
+    def grams(self, level: int) -> dict[str, Tensor]:
+        """The styles' mixed Gram matrices at a scale, by layer, (1, C, C) each."""
+        if level not in self._grams:
+            share_of_size = max(self.sizes_px[level]) / max(self.sizes_px[-1])
+            found: dict[str, Tensor] = {}
+            for share, style in zip(self.spec.shares, self.spec.styles, strict=True):
+                size = fitted(style, round(max(style.shape[2:]) * share_of_size))
+                maps = self.spec.maps(resized(style, size))
+                for name in self.config.style_layers:
+                    own = share * losses.gram(maps[name])
+                    found[name] = found[name] + own if name in found else own
+            self._grams = {level: found}  # the scales before are not needed again
+        return self._grams[level]
 
-    def targets(self, level: int) -> Targets:
-        """What the picture should agree with at a scale, kept while it lasts."""
-        if level not in self._targets:
-            size = self.sizes_px[level]
-            content = resized(self.spec.content, size)
-            grams: dict[str, Tensor] = {}
-            with torch.no_grad():
-                for share, style in zip(self.spec.shares, self.spec.styles, strict=True):
-                    maps = self.spec.maps(resized(style, fitted(style, max(size))))
-                    for name in self.config.style_layers:
-                        grams[name] = grams.get(name, 0.0) + share * losses.gram(maps[name])
-            self._targets = {level: Targets(content=content, grams=grams)}
-            self._seen = {}
-        return self._targets[level]
-
-    def _content(self, level: int, shift: tuple[int, int]) -> dict[str, Tensor]:
-        key = (level, *shift)
-        if key not in self._seen:
-            content = self.targets(level).content
-            with torch.no_grad():
-                maps = self.spec.maps(shifted(content, shift, self.config.shift))
-            self._seen[key] = {name: maps[name] for name in self.config.content_layers}
-        return self._seen[key]
+    @torch.no_grad()
+    def _content(self, level: int, down: int, right: int) -> dict[str, Tensor]:
+        """The content's maps at a scale, through a shifted window."""
+        key = (level, down, right)
+        if key not in self._contents:
+            photo = resized(self.spec.content, self.sizes_px[level])
+            maps = self.spec.maps(shifted(photo, down, right, self.config.shift))
+            kept = {key: maps for key, maps in self._contents.items() if key[0] == level}
+            self._contents = {
+                **kept,
+                key: {name: maps[name] for name in self.config.content_layers},
+            }
+        return self._contents[key]
 
     def sample(
         self,
@@ -309,49 +313,67 @@ class StyleTransfer(Family[StyleTransferConfig]):
 
 
 class Bounded(torch.autograd.Function):
-    """x clamped to [-1, 1], with a gradient that leads back in from outside, and none further out."""
+    """x clamped to [-1, 1]; from outside, a gradient that leads back in is passed on, no other."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:  # noqa: ANN001
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         return x.clamp(-1.0, 1.0)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:  # noqa: ANN001
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return torch.where(x * gradient < 0, gradient * (x.abs() <= 1.0), gradient)
+        (gradient,) = gradients
+        # A step goes against the gradient: where both have one sign, it leads back in.
+        further_out = (x.abs() > 1.0) & (x * gradient < 0.0)
+        return gradient.masked_fill(further_out, 0.0)
+
+
+def _name(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
 
 
 def scales(height: int, width: int, smallest: int, growth: float) -> list[tuple[int, int]]:
-    """Sizes (height, width) from coarse to fine, in equal steps of at most `growth`."""
-    longer = max(height, width)
-    count = max(0, math.ceil(math.log(longer / smallest) / math.log(growth) - 1e-9))
-    found = []
-    for index in range(count + 1):
-        side = longer if index == count else smallest * (longer / smallest) ** (index / count)
-        size = tuple(max(LEAST_SIDE, round(s * side / longer)) for s in (height, width))
-        found.append(size if index < count else (height, width))
-    return found
+    """Sizes (height, width) from coarse to fine, in equal steps of at most `growth`.
+
+    Args:
+        height, width: of the last.
+        smallest: pixels of the first one's longer side; more, where the shorter one would be too short.
+        growth: above 1.
+    """
+    longer, shorter = max(height, width), min(height, width)
+    first = max(smallest, LEAST_SIDE * longer / shorter)
+    count = max(0, math.ceil(math.log(longer / first) / math.log(growth) - 1e-9))
+    sides = [first * (longer / first) ** (index / count) for index in range(count)]
+    return [(round(height * s / longer), round(width * s / longer)) for s in sides] + [
+        (height, width)
+    ]
 
 
 def fitted(picture: Tensor, longer: int) -> tuple[int, int]:
-    """(height, width) of a picture (N, C, H, W) whose longer side shall be `longer` pixels."""
-    height, width = picture.shape[2:]
-    scale = longer / max(height, width)
-    return max(LEAST_SIDE, round(height * scale)), max(LEAST_SIDE, round(width * scale))
+    """(height, width) of a picture (N, C, H, W) whose longer side shall be `longer` pixels.
+
+    The shorter one is as long as networks want it at least.
+    """
+    scale = longer / max(picture.shape[2:])
+    height, width = (max(LEAST_SIDE, round(side * scale)) for side in picture.shape[2:])
+    return height, width
 
 
-def resized(picture: Tensor, size: tuple[int, ...]) -> Tensor:
+def resized(picture: Tensor, size: Sequence[int]) -> Tensor:
     """A picture (N, C, H, W) at another (height, width)."""
     if tuple(picture.shape[2:]) == tuple(size):
         return picture
     return F.interpolate(picture, tuple(size), mode="bicubic", antialias=True)
 
 
-def shifted(picture: Tensor, shift: tuple[int, int], margin: int) -> Tensor:
-    """The picture through a window that is shifted down and right, what is beyond it mirrored."""
+def shifted(picture: Tensor, down: int, right: int, margin: int) -> Tensor:
+    """The picture through a window of its size that lies further down and right, of at most `margin`.
+
+    Beyond its edges it goes on mirrored.
+    """
     if not margin:
         return picture
     height, width = picture.shape[2:]
     wide = F.pad(picture, (margin,) * 4, mode="reflect")
-    return wide[..., shift[0] : shift[0] + height, shift[1] : shift[1] + width]
+    return wide[..., down : down + height, right : right + width]

@@ -24,21 +24,21 @@ from faussaire.metrics.weights import (
     WeightFile,
     checksum,
     fill,
-    locate,
     obtain,
     read_tensors,
 )
 
 Pool = Literal["max", "average"]
-
-NAMES = ("vgg19", "squeezenet1.1")
+Colour = tuple[float, float, float]
 
 
 class FeatureMaps(nn.Module):
-    """Maps of some layers, computed no deeper than the deepest of them.
+    """Pictures (N, 3, H, W) in [-1, 1] to maps of some layers by name, each (N, C, h, w).
+
+    The network is computed no deeper than the deepest of them.
 
     Args:
-        features: the network's layers, in order.
+        features: the network's layers, in order; they are frozen.
         layers: the place of each layer that has a name.
         wanted: names of the layers to look at.
         mean, deviation: of the network's inputs, by channel, for pictures in [0, 1].
@@ -55,109 +55,94 @@ class FeatureMaps(nn.Module):
 
     def __init__(
         self,
-        features: nn.Sequential,
+        features: Iterable[nn.Module],
         layers: Mapping[str, int],
         wanted: Iterable[str],
         *,
-        mean: tuple[float, float, float],
-        deviation: tuple[float, float, float],
+        mean: Colour,
+        deviation: Colour,
         pool: Pool = "max",
         name: str = "",
         weights: str = "",
     ) -> None:
         super().__init__()
         self.name, self.weights = name, weights
-        self.wanted = tuple(dict.fromkeys(wanted))
-        for one in self.wanted:
+        places: dict[int, str] = {}
+        for one in wanted:
             if one not in layers:
                 raise UserError(
                     f"{name or 'The network'} has no layer '{one}'.{nearest(one, layers)}",
                     f"Its layers are {', '.join(layers)}.",
                 )
-        self._places = {layers[one]: one for one in self.wanted}
-        kept = list(features)[: max(self._places, default=-1) + 1]
+            places[layers[one]] = one
+        self._places = places
+        kept = [layer for place, layer in enumerate(features) if place <= max(places, default=-1)]
         self.features = nn.Sequential(*(_pooled(layer, pool) for layer in kept))
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
         self.eval().requires_grad_(False)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """The maps by name, each (N, C, h, w).
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The layers looked at, from shallow to deep."""
+        return tuple(name for _, name in sorted(self._places.items()))
 
-        Args:
-            x: pictures (N, 3, H, W) in [-1, 1].
-        """
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = ((x + 1.0) / 2.0 - self.mean) / self.deviation
         found = {}
         for place, layer in enumerate(self.features):
             x = layer(x)
             if place in self._places:
                 found[self._places[place]] = x
-        return {name: found[name] for name in self.wanted}
+        return found
 
 
 def _pooled(layer: nn.Module, pool: Pool) -> nn.Module:
     """The layer, or where it is a max pooling the average over the same windows, if asked for."""
     if pool == "max" or not isinstance(layer, nn.MaxPool2d):
         return layer
-    return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)  # pyright: ignore
+    size, stride, padding = (
+        side if isinstance(side, int) else tuple(side)
+        for side in (layer.kernel_size, layer.stride, layer.padding)
+    )
+    return nn.AvgPool2d(size, stride, padding, ceil_mode=layer.ceil_mode)  # pyright: ignore
 
 
-def of_vgg19(net: vgg.VGG19, wanted: Iterable[str], *, pool: Pool = "max", weights: str = ""):
-    """Maps of VGG-19, by `relu1_1` to `relu5_4`."""
-    return FeatureMaps(
-        net.features, net.layers, wanted, mean=vgg.MEAN, deviation=vgg.DEVIATION,
-        pool=pool, name="vgg19", weights=weights,
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Network:
+    """A network that can be looked through.
+
+    Attributes:
+        file: its weights.
+        build: makes it without weights: a module with `features`, and the places of named layers.
+        mean, deviation: of its inputs, for RGB in [0, 1].
+    """
+
+    file: WeightFile
+    build: Callable[[], tuple[nn.Module, dict[str, int]]]
+    mean: Colour
+    deviation: Colour
 
 
-def of_squeezenet(
-    net: squeezenet.SqueezeNet, wanted: Iterable[str], *, pool: Pool = "max", weights: str = ""
-) -> FeatureMaps:
-    """Maps of SqueezeNet, by `relu1` and `fire2` to `fire9`."""
+def _vgg19() -> tuple[nn.Module, dict[str, int]]:
+    net = vgg.VGG19()
+    return net, net.layers
+
+
+def _squeezenet() -> tuple[nn.Module, dict[str, int]]:
+    """Layers by `relu1` and `fire2` to `fire9`, as table 1 of the paper counts them."""
+    net = squeezenet.SqueezeNet("1.1")
     layers = {"relu1": 1}
     for place, layer in enumerate(net.features):
         if isinstance(layer, squeezenet.Fire):
             layers[f"fire{len(layers) + 1}"] = place
-    return FeatureMaps(
-        net.features, layers, wanted, mean=squeezenet.MEAN, deviation=squeezenet.DEVIATION,
-        pool=pool, name="squeezenet1.1", weights=weights,
-    )  # fmt: skip
+    return net, layers
 
 
-@dataclass(frozen=True)
-class _Network:
-    """How a network's maps are opened.
-
-    Attributes:
-        file: its weights.
-        open: builds the maps from a state dict with the convolutions alone.
-    """
-
-    file: WeightFile
-    open: Callable[..., FeatureMaps]
-
-
-def _open_vgg19(path: Path, wanted: Iterable[str], pool: Pool) -> FeatureMaps:
-    net = vgg.VGG19()
-    _fill(net, path, f"Give torchvision's weights of VGG-19: {VGG_19.url}.")
-    return of_vgg19(net, wanted, pool=pool, weights=checksum(path)[:16])
-
-
-def _open_squeezenet(path: Path, wanted: Iterable[str], pool: Pool) -> FeatureMaps:
-    net = squeezenet.SqueezeNet("1.1")
-    _fill(net, path, f"Give the weights of SqueezeNet 1.1: {SQUEEZENET_1_1.url}.")
-    return of_squeezenet(net, wanted, pool=pool, weights=checksum(path)[:16])
-
-
-def _fill(net: nn.Module, path: Path, hint: str) -> None:
-    state = read_tensors(path)
-    fill(net, {name: v for name, v in state.items() if name.startswith("features.")}, path, hint)
-
-
-_NETWORKS = {
-    "vgg19": _Network(VGG_19, _open_vgg19),
-    "squeezenet1.1": _Network(SQUEEZENET_1_1, _open_squeezenet),
+#: By name, the best first.
+NETWORKS = {
+    "vgg19": Network(VGG_19, _vgg19, vgg.MEAN, vgg.DEVIATION),
+    "squeezenet1.1": Network(SQUEEZENET_1_1, _squeezenet, squeezenet.MEAN, squeezenet.DEVIATION),
 }
 
 
@@ -171,7 +156,7 @@ def choose(
     """Which network is looked through, and its file.
 
     Args:
-        name: one of `NAMES`, or `auto`: vgg19 where it is here or can be downloaded, else
+        name: one of `NETWORKS`, or `auto`: vgg19 where it is here or can be downloaded, else
             squeezenet1.1; with a file given, the one that its name tells.
         weights: a file, or a folder with files by their names.
         note: hears, in a sentence, that one network stands in for another.
@@ -180,37 +165,55 @@ def choose(
     Raises:
         UserError: the name is unknown, or the weights cannot be had.
     """
-    if name not in ("auto", *_NETWORKS):
+    if name != "auto" and name not in NETWORKS:
         raise UserError(
-            f"No network '{name}' can be looked through.{nearest(name, _NETWORKS)}",
-            f"Choose auto, {' or '.join(_NETWORKS)}.",
+            f"No network '{name}' can be looked through.{nearest(name, NETWORKS)}",
+            f"Choose auto, {' or '.join(NETWORKS)}.",
         )
+    if name == "auto" and weights is not None and weights.is_file():
+        name = _told(weights)
     if name != "auto":
-        return name, obtain(_NETWORKS[name].file, weights, progress)
-    if weights is not None and weights.is_file():
-        for told, network in _NETWORKS.items():
-            if weights.name in network.file.names:
-                return told, obtain(network.file, weights, progress)
-        raise UserError(
-            f"The name of '{weights}' does not tell its network.",
-            f"Name the extractor too: {' or '.join(_NETWORKS)}.",
-        )
+        return name, _obtain(name, weights, progress)
+    best, other = NETWORKS
     try:
-        return "vgg19", obtain(VGG_19, weights, progress)
+        return best, _obtain(best, weights, progress)
     except Unavailable as error:
         try:
-            path = obtain(SQUEEZENET_1_1, weights, progress)
+            path = _obtain(other, weights, progress)
         except Unavailable:
             raise error from None
-        note(f"squeezenet1.1 stands in for vgg19. {error.cause}")
-        return "squeezenet1.1", path
+        note(f"{other} stands in for {best}: strokes are good, but less rich. {error.cause}")
+        return other, path
+
+
+def _told(file: Path) -> str:
+    """The network that a weight file's name tells."""
+    for name, network in NETWORKS.items():
+        if file.name in network.file.names:
+            return name
+    raise UserError(
+        f"The name of '{file}' does not tell its network.",
+        f"Name the extractor too: {' or '.join(NETWORKS)}.",
+    )
+
+
+def _obtain(name: str, weights: Path | None, progress: Progress | None) -> Path:
+    file = NETWORKS[name].file
+    try:
+        return obtain(file, weights, progress)
+    except Unavailable as error:
+        others = " or ".join(other for other in NETWORKS if other != name)
+        raise Unavailable(
+            error.cause,
+            f"Fetch {file.url} by hand and give its path as weights, or take the extractor {others}.",
+        ) from error
 
 
 def open_maps(name: str, path: Path, wanted: Iterable[str], *, pool: Pool = "max") -> FeatureMaps:
-    """The maps of some layers, with the weights in a file.
+    """The maps of some layers, with the weights in a file, of which the classifier is left aside.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NETWORKS`.
         path: the file, as `choose` found it.
         wanted: names of layers.
         pool: see `FeatureMaps`.
@@ -218,4 +221,18 @@ def open_maps(name: str, path: Path, wanted: Iterable[str], *, pool: Pool = "max
     Raises:
         UserError: the file is damaged or another network's, or a layer is not the network's.
     """
-    return _NETWORKS[name].open(path, wanted, pool)
+    network = NETWORKS[name]
+    net, layers = network.build()
+    state = read_tensors(path)
+    convolutions = {key: v for key, v in state.items() if key.startswith("features.")}
+    fill(net, convolutions, path, f"Give the weights of {name}: {network.file.url}.")
+    return FeatureMaps(
+        net.get_submodule("features").children(),
+        layers,
+        wanted,
+        mean=network.mean,
+        deviation=network.deviation,
+        pool=pool,
+        name=name,
+        weights=checksum(path)[:16],
+    )
