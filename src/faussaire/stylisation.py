@@ -200,10 +200,15 @@ def _look(
     for kind in ("content", "style"):
         asked = settings.get(f"{kind}_layers")
         layers[f"{kind}_layers"] = asked or (getattr(recipe, kind) if recipe else {})
+    wanted = [name for chosen in layers.values() for name in chosen]
     if path is None:
         assert isinstance(extractor, FeatureMaps)
+        if unseen := [name for name in wanted if name not in extractor.names]:
+            raise UserError(
+                f"The extractor that was given does not look at the layer '{unseen[0]}'.",
+                f"It looks at {', '.join(extractor.names)}.",
+            )
         return extractor, layers
-    wanted = [name for chosen in layers.values() for name in chosen]
     pool = pool or (recipe.pool if recipe else "max")
     return open_maps(name, path, wanted, pool=pool), layers
 
@@ -336,7 +341,7 @@ def read_picture(source: Picture) -> Original:
     if alpha is not None:
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-        alpha = alpha if alpha.getextrema()[0] < 255 else None
+        alpha = alpha if np.asarray(alpha).min() < 255 else None
     pixels = np.asarray(image.convert("RGB"), np.float32) / 127.5 - 1.0
     return Original(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None], alpha)
 

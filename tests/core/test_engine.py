@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from faussaire.core.average import Average, decay
 from faussaire.core.batch import Batch, BatchDraws, RowDraws, mix
@@ -16,9 +18,12 @@ from faussaire.core.device import Device, precise
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
 from faussaire.core.events import Tick
-from faussaire.core.optim import Adam, Optimiser, lazy_correction
+from faussaire.core.family import Family
+from faussaire.core.loop import Plan, Rounds
+from faussaire.core.optim import LBFGS, SGD, Adam, Optimiser, OptimiserSpec, lazy_correction
 from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.core.run import EventFile, Run
+from faussaire.core.state import State
 
 
 def nothing(batch, clock):
@@ -203,3 +208,84 @@ def test_one_process_a_run(tmp_path):
     one.release()
     two.acquire()
     two.release()
+
+
+class Valley(Family[Any]):
+    """Rosenbrock's valley as a family of one net of two numbers, lying at (1, 1), and noise."""
+
+    def __init__(self, optimiser: OptimiserSpec, noise: float = 0.0) -> None:
+        super().__init__(None, None)
+        self.noise = noise
+        self.looks: list[float] = []
+        self.nets = {"point": nn.Linear(1, 2, bias=False)}
+        nn.init.constant_(self.nets["point"].weight, -1.0)
+        self._optimiser = optimiser
+
+    def optimisers(self) -> dict[str, OptimiserSpec]:
+        return {"point": self._optimiser}
+
+    def stages(self, total: int) -> tuple[Stage, ...]:
+        return (Stage(name="s", phases=(Phase(name="p", nets=("point",), loss=self.loss),)),)
+
+    def loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+        x, y = self.nets["point"].weight.flatten()  # type: ignore[operator]
+        shift = (
+            self.noise * batch.shared("n", lambda: batch.normal(1).mean()) * batch.normal(1).mean()
+        )
+        self.looks.append(float(shift))
+        return {"height": (1 - x).square() + 100 * (y - x.square()).square() + shift * x}
+
+
+class Empty:
+    def read(self, position: int, count: int) -> dict[str, np.ndarray]:
+        return {}
+
+
+def test_lbfgs_finds_the_end_of_a_valley_where_others_crawl():
+    ends = {}
+    for name, spec in (
+        ("lbfgs", LBFGS(nets=("point",), iterations=10)),
+        ("sgd", SGD(nets=("point",), lr=1e-3)),
+    ):
+        state = State(Valley(spec), Device(name="cpu", precision="float32"), total=100)
+        rounds = Rounds(state, Empty(), Plan(batch=1), World())
+        for _ in range(6):
+            rounds.play()
+        ends[name] = (state.family.nets["point"].weight - 1.0).norm().item()  # type: ignore[operator]
+    assert ends["lbfgs"] < 1e-3
+    assert ends["sgd"] > 1.0
+
+
+def test_every_look_of_a_line_search_sees_the_same_random_numbers():
+    family = Valley(LBFGS(nets=("point",), iterations=5), noise=0.1)
+    state = State(family, Device(name="cpu", precision="float32"), total=100)
+    rounds = Rounds(state, Empty(), Plan(batch=2), World())
+    rounds.play()
+    assert len(family.looks) > 3
+    assert len({*family.looks}) == 1
+    rounds.play()
+    assert len({*family.looks}) == 2
+
+
+def test_gradients_reach_fused_optimisers_in_the_layout_of_their_parameters():
+    """A fused Adam walks both as they lie: of another layout, it would move the wrong numbers."""
+
+    class Painted(Valley):
+        def __init__(self) -> None:
+            super().__init__(Adam(nets=("point",), lr=0.1))
+            self.nets = {"point": nn.Conv2d(3, 4, 3, bias=False)}  # channels_last once prepared
+
+        def loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
+            weight = self.nets["point"].weight
+            assert isinstance(weight, Tensor)
+            slope = torch.zeros(4, 3, 3, 3)
+            slope[:, 1] = 1.0  # in rows
+            return {"slope": (weight.contiguous() * slope).sum()}
+
+    family = Painted()
+    state = State(family, Device(name="cpu", precision="float32"), total=10)
+    before = family.nets["point"].weight.detach().clone()  # type: ignore[operator]
+    Rounds(state, Empty(), Plan(batch=1), World()).play()
+    moved = family.nets["point"].weight.detach() - before  # type: ignore[operator]
+    torch.testing.assert_close(moved[:, 1], torch.full((4, 3, 3), -0.1))
+    assert not moved[:, [0, 2]].any()

@@ -206,6 +206,21 @@ class Batch:
         """
         self._shared.clear()
 
+    def mark(self) -> Callable[[], None]:
+        """Remembers where the random numbers stand; what it returns goes back there.
+
+        Whoever then looks at the batch again draws the same numbers, and what is shared is computed
+        anew, as after `forget`.
+        """
+        draws, marks = self.draws.mark(), dict(self._marks)
+
+        def back() -> None:
+            self.draws.rewind(draws)
+            self._marks = dict(marks)
+            self.forget()
+
+        return back
+
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, in order and without gradient: (N, ...) -> (total, ...).
 

@@ -190,20 +190,21 @@ class Rounds:
         """One optimiser step of the phase's nets down the gradient of its loss."""
         state, clock = self.state, self.state.clock
         parameters = [p for net in phase.nets for p in self._movable[net]]
-        marks = [part.draws.mark() for part in parts]
+        backs = [part.mark() for part in parts]
+        first = [self._differentiate(phase, parts, parameters)]
 
-        def again() -> Tensor:
-            for part, mark in zip(parts, marks, strict=True):
-                part.draws.rewind(mark)
-                part.forget()  # what was computed before the nets moved
+        def look() -> Tensor:
+            if first:  # nothing has moved yet
+                return first.pop()
+            for back in backs:
+                back()
             return self._differentiate(phase, parts, parameters)
 
-        loss = self._differentiate(phase, parts, parameters)
         if self.pulse is not None:
             self.pulse.before(phase.name, parameters, [p.grad for p in parameters])
         for optimiser in state.optimisers.values():
             if set(optimiser.nets) & set(phase.nets):
-                optimiser.step(clock, loss, again)
+                optimiser.step(clock, look)
         if self.pulse is not None:
             self.pulse.after(phase.name, parameters)
         for parameter in parameters:
@@ -235,7 +236,7 @@ class Rounds:
         whole = torch.stack(sums).sum()
         self.world.mean_([*(gradient for gradient in gradients if gradient is not None), whole])
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out(gradient, parameter)
         return whole
 
     @contextmanager
@@ -269,6 +270,13 @@ def _plus(one: Tensor | None, two: Tensor | None) -> Tensor | None:
     if one is None or two is None:
         return two if one is None else one
     return one + two
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient in its parameter's memory layout: fused optimisers walk both side by side."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
 
 
 class Loop:

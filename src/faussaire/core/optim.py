@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -96,7 +95,7 @@ class LBFGS:
 OptimiserSpec = Adam | SGD | LBFGS
 
 Look = Callable[[], Tensor]
-"""Looks at the phase's loss again, where the parameters stand now, and leaves its gradients."""
+"""Gives the phase's loss where the parameters stand now, and leaves its gradients in `.grad`."""
 
 
 def lazy_correction(nets: Iterable[str], stages: Sequence[Stage]) -> float:
@@ -146,29 +145,28 @@ class Optimiser:
         """The learning rate at this instant, lazy correction included."""
         return self._spec.settings(clock, self._correction)["lr"]
 
-    def step(self, clock: Clock, loss: Tensor, again: Look) -> None:
+    def step(self, clock: Clock, look: Look | None = None) -> None:
         """One step along the gradients in `.grad`; parameters without one stay.
 
         Args:
             clock: when.
-            loss: where the parameters stand.
-            again: for an optimiser that tries several points in a step.
+            look: for L-BFGS, which tries several points in a step.
         """
         for group in self._torch.param_groups:
             group.update(self._spec.settings(clock, self._correction))
-        if isinstance(self._spec, LBFGS):
-            looks = chain([lambda: loss], repeat(again))  # the first was made already
-
-            def look() -> float:
-                found = float(next(looks)())
-                for parameter in self.parameters.values():
-                    if parameter.grad is not None:  # torch flattens them by view
-                        parameter.grad = parameter.grad.contiguous()
-                return found
-
-            self._torch.step(look)
-        else:
+        if not isinstance(self._spec, LBFGS):
             self._torch.step()
+            return
+        assert look is not None
+
+        def closure() -> float:
+            loss = float(look())
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:  # torch flattens it, which wants rows in order
+                    parameter.grad = parameter.grad.contiguous()
+            return loss
+
+        self._torch.step(closure)
 
     def tensors(self) -> dict[str, Tensor]:
         """The whole state as tensors named `<parameter>/<entry>`.
