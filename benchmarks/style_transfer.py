@@ -11,8 +11,9 @@ DATA holds `style_pictures/` (tubingen.jpg, starry_night_google.jpg) and
 3. without its term, the total variation is higher.
 
 The distance is `losses.style_loss` in float32 over the default layers: 0 for the style itself, 1 for a
-picture of which the network sees nothing. With --timed, the defaults' time at that size follows, in
-seconds of processors, which do not depend on what else the machine does.
+picture of which the network sees nothing. Times are seconds of
+processors, which do not depend on what else the machine does; with --timed, that of the defaults at
+that size follows.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def main() -> None:
         variations[name] = losses.total_variation(result).item()
         print(
             f"{name}: losses {first:.3f} -> {last:.3f} (-{1 - last / first:.1%}), Gram distance "
-            f"{distance(result):.4f}, total variation {variations[name]:.4f}, {taken:.0f} s of processors"
+            f"{distance(result):.4f}, total variation {variations[name]:.4f}, {taken:.0f} s"
         )
         if "noise" in name and last > 0.1 * first:
             failed.append(f"{name}: the losses fell by less than 90 %")
