@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from cli.commands import environment, faussaire, start
+from faussaire.cli import main
 from faussaire.cli.transfer import Options, parse_layers
 from faussaire.core.errors import UserError
 from faussaire.families.styletransfer import StyleTransferConfig
@@ -40,9 +41,13 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def transfer(desk: Path, *words: object, expect: int = 0) -> tuple[str, str]:
+def command(desk: Path, *words: object) -> list[str]:
     weights = ["--weights", desk / "squeezenet1_1_features.safetensors"]
-    return faussaire("transfer", *words, *QUICK, *weights, expect=expect)
+    return [*map(str, ("transfer", *words, *QUICK, *weights))]
+
+
+def transfer(desk: Path, *words: object, expect: int = 0) -> tuple[str, str]:
+    return faussaire(*command(desk, *words), expect=expect)
 
 
 def test_a_picture_is_painted_upright_and_never_overwritten(desk, tmp_path):
@@ -81,9 +86,11 @@ def test_styles_and_settings_reach_the_painter(desk, tmp_path):
         assert picture.format == "JPEG"
 
 
-def test_odd_pictures_work_and_mistakes_are_sentences(desk, tmp_path):
+def test_odd_pictures_work_and_mistakes_are_sentences(desk, tmp_path, capsys):
     for name in ("deep.png", "print.jpg"):
-        transfer(desk, desk / name, desk / "art.png", "-o", tmp_path / f"{name}.webp")
+        out = tmp_path / f"{name}.webp"
+        assert main(command(desk, desk / name, desk / "art.png", "-o", out)) == 0
+        assert out.stat().st_size > 0
     art, out = desk / "art.png", tmp_path / "x.png"
     for words, told in (
         ((desk / "missing.jpg", art, "-o", out), "missing.jpg"),
@@ -94,7 +101,8 @@ def test_odd_pictures_work_and_mistakes_are_sentences(desk, tmp_path):
         ((desk / "photo.jpg", art, "-o", out, "--style-weight", "-1"), "style_weight cannot be"),
         ((desk / "photo.jpg", art, "-o", out, "--share", "1", "2"), "do not fit 1 styles"),
     ):
-        _, err = transfer(desk, *words, expect=2)
+        assert main(command(desk, *words)) == 2
+        err = capsys.readouterr().err
         assert told in err, err
         assert not out.exists()
 
