@@ -147,6 +147,20 @@ class Model:
                 ) from fault
         return self.answer(opened, **how).image()
 
+    def answers(self, *, inverse: bool = False) -> Family[Any]:
+        """The family that `answer` asks: this one, or its way back.
+
+        Raises:
+            UserError: it makes pictures of noise, or has no way back.
+        """
+        if not self.family.applies:
+            name = type(self.family).__name__.lower()
+            raise UserError(
+                f"{name} makes pictures of noise, not of other pictures.",
+                "Use `sample`; pix2pix and cyclegan turn pictures into pictures.",
+            )
+        return self.family.inverse() if inverse else self.family
+
     def answer(
         self, opened: Opened, *, seed: int = 0, tile: int | None = None, inverse: bool = False
     ) -> Opened:
@@ -155,14 +169,7 @@ class Model:
         Raises:
             UserError: the model makes pictures of noise.
         """
-        if not self.family.applies:
-            name = type(self.family).__name__.lower()
-            raise UserError(
-                f"{name} makes pictures of noise, not of other pictures.",
-                "Use `sample`; pix2pix and cyclegan turn pictures into pictures.",
-            )
-        family = self.family.inverse() if inverse else self.family
-        return answer(family, self.device, opened, seed=seed, tile=tile)
+        return answer(self.answers(inverse=inverse), self.device, opened, seed=seed, tile=tile)
 
     @torch.no_grad()
     def _run(

@@ -87,6 +87,20 @@ def test_a_verdict_is_acted_on_once_it_is_certain():
         assert [one is not None for one in given] == [False] * 4 + [True]
 
 
+def test_a_young_generator_is_given_time():
+    for name, acts in (
+        ("collapse", False),
+        ("discriminator too strong", False),
+        ("diverging", True),
+    ):
+        balance = Balance(dict(GAME))
+        given = [
+            balance.treat(Verdict(name=name, confidence=1.0), [0, 500], 600, 0.2)
+            for _ in range(PATIENCE)
+        ]
+        assert any(one is not None for one in given) == acts
+
+
 def test_a_collapsed_run_goes_back_to_the_last_good_checkpoint_with_smaller_steps():
     balance = Balance(dict(GAME))
     for _ in range(PATIENCE):

@@ -59,6 +59,7 @@ def run(arguments: list[str]) -> int:
     jobs = application.gather(options.pictures, options.out, options.format)
     waiting = [job for job in jobs if not (options.skip and job.target.exists())]
     model = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    model.answers(inverse=options.inverse)  # or it would be said for every file
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("pictures", total=len(waiting))
 

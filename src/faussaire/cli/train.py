@@ -15,7 +15,7 @@ import tyro
 from faussaire import families
 from faussaire.cli import launch
 from faussaire.cli.console import Reading, console, memory, out, parse, print_json
-from faussaire.core.config import Settings, TrainingConfig, read_yaml, resolve, sections
+from faussaire.core.config import Settings, TrainingConfig, hints, read_yaml, resolve, sections
 from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration, format_resolution
 from faussaire.core.run import Run
@@ -64,6 +64,12 @@ def run(arguments: list[str]) -> int:
             "For example: faussaire train dcgan photos/ --resolution 64",
         )
     families.describe(family)  # an unknown family is told before torch is imported
+    if "--target" in words and "target" not in {name for name, _ in data_fields(family)}:
+        raise UserError(
+            f"{family} learns from one set of pictures, and a second one was named: "
+            f"'{words[words.index('--target') + 1]}'.",
+            "Leave it out; pix2pix and cyclegan take two.",
+        )
     source = source or layer.get("source")
     if source is None and "--help" not in words and "-h" not in words:
         raise UserError(
@@ -139,6 +145,11 @@ def batch_auto(arguments: list[str]) -> list[str]:
         if pair == ("--batch", "auto"):
             words[index] = "--micro"
     return words
+
+
+def data_fields(family: str) -> list[tuple[str, Any]]:
+    """Names and types of the family's settings of data."""
+    return hints(sections(families.load_family(family).Config)["data"])
 
 
 def second_source(arguments: list[str]) -> list[str]:

@@ -120,7 +120,8 @@ class Watch:
         """What is to be changed after the last look."""
         if self._balance is None or self._said is None:
             return None
-        return self._done(self._balance.treat(self._said, checkpoints, self._well))
+        progress = self._mind.chart.progress
+        return self._done(self._balance.treat(self._said, checkpoints, self._well, progress))
 
     def rescue(self, checkpoints: Sequence[int]) -> Treatment | None:
         """What is to be changed after a breakdown."""
