@@ -111,7 +111,7 @@ def test_inputs_are_made_of_the_pictures_themselves(pairs, tmp_path):
         (["pix2pix", "in", "out", "--make", "edges"], "makes its inputs itself"),
         (["pix2pix", "in", "empty"], "no pictures"),
         (["pix2pix", "in", "out", "--conditional"], "condition"),
-        (["dcgan", "in", "out"], "target"),
+        (["dcgan", "in", "out"], "one set of pictures"),
     ],
 )
 def test_sources_that_do_not_fit(pairs, tmp_path, words, said):
