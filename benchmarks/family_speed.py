@@ -135,7 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--families", nargs="+", default=families.names())
+    makers = [name for name in families.names() if not families.load_family(name).applies]
+    parser.add_argument("--families", nargs="+", default=makers)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     facts = environment()

@@ -573,7 +573,7 @@ TOYS = {
     "conditional": Toy(
         Conditional, lambda rank, world: BalancedStream(ring(), rank=rank, world=world)
     ),
-    "cyclegan": Toy(Cycle, _domains),
+    "cycle": Toy(Cycle, _domains),
     "seqgan": Toy(Sequences, _tokens),
     "vae": Toy(VAE, _points),
     "painting": Toy(Painting, _points),

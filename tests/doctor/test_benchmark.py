@@ -12,7 +12,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "doctor"
 
 
 @pytest.mark.parametrize(
-    ("half", "recall", "false_alarms"), [("tune", 95, 5), ("report", 75, 1), ("fresh", 89, 6)]
+    ("half", "recall", "false_alarms"),
+    [("tune", 95, 5), ("report", 75, 1), ("fresh", 89, 6)],
 )
 def test_illness_is_named_early_and_health_is_not_called_ill(half, recall, false_alarms):
     said = subprocess.run(

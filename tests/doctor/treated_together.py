@@ -51,7 +51,7 @@ def main(folder: Path, sign: str, value: float) -> None:
     state = State(
         kind(kind.Config(width=16, blocks=1), Pictures(channels=3, height=16, width=16)),
         Device(name="cpu", precision="float32"),
-        total=600,
+        total=400,
     )
     images = np.random.default_rng(0).integers(0, 256, size=(200, 16, 16, 3), dtype=np.uint8)
     signs = {"win rate": 0.8, "margin": 1.0, "distance": 0.5, "diversity": 0.9, sign: value}
