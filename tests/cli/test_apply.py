@@ -12,6 +12,7 @@ from PIL import Image
 from cli.commands import faussaire
 from faussaire.cli import main
 
+pytestmark = pytest.mark.xdist_group("apply")  # they share a run
 SMALL = ["--resolution", "16", "--width", "8", "--batch", "4", "--examples", "24"]
 
 

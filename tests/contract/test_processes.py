@@ -17,6 +17,8 @@ from two_processes import UNTIL
 from cli.commands import free_port
 
 HERE = Path(__file__).resolve().parent
+#: On one of the test's workers, or each would train all cases for itself.
+pytestmark = pytest.mark.xdist_group("two processes")
 
 
 def start(rank: int, port: int, *arguments: str) -> subprocess.Popen[str]:
