@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeVar
 
-import torch
 from torch import Tensor
 
 from faussaire import losses
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
 from faussaire.core.errors import UserError
-from faussaire.core.family import Look, Pictures
+from faussaire.core.family import Family, Look, Pictures
 from faussaire.game import GameConfig, ImageGAN
+from faussaire.nn.patch import per_picture
 
 ConfigT = TypeVar("ConfigT", bound=GameConfig)
 
@@ -99,13 +99,13 @@ class Translator(ImageGAN[ConfigT]):
         return Look(
             reals=reals,
             fakes=fakes,
-            real_logits=_each(self.judge(reals, beside, clock)),
-            fake_logits=_each(self.judge(fakes, beside, clock)),
+            real_logits=per_picture(self.judge(reals, beside, clock)),
+            fake_logits=per_picture(self.judge(fakes, beside, clock)),
             levelled=self.game.levelled,
         )
 
     def judged(self, batch: Batch, clock: Clock) -> Tensor:
-        return _each(self.judge(self.reals(batch, clock), self.condition(batch), clock))
+        return per_picture(self.judge(self.reals(batch, clock), self.condition(batch), clock))
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
         return self.inputs(batch), self.made(batch, Clock()), batch["images"]
@@ -118,18 +118,9 @@ class Translator(ImageGAN[ConfigT]):
     def latents(self, draws: Draws) -> Any:
         return None
 
-    def sample(self, draws: Draws, **how: Any) -> Tensor:
-        raise UserError(
-            f"{type(self).__name__.lower()} makes pictures from pictures, so it cannot be sampled.",
-            "Give it some: faussaire apply RUN pictures/ --out results/",
-        )
+    sample = Family.sample  # not the game's, which begins with noise
 
 
 def _whole(images: losses.Samples) -> Tensor:
     assert isinstance(images, Tensor)  # a translator has one scale
     return images
-
-
-def _each(logits: Tensor) -> Tensor:
-    """One logit a picture, (N,), of those of its patches."""
-    return torch.flatten(logits, 1).mean(dim=1) if logits.dim() > 1 else logits

@@ -160,7 +160,15 @@ class Family(Generic[ConfigT]):
             latents: (N, ...) to use in place of `latents(draws)`.
             truncation: less variety for more typical samples; None: the whole distribution. What
                 the number means is the family's to say.
+
+        Raises:
+            UserError: it makes pictures from pictures (`apply`).
         """
+        if self.applies:
+            raise UserError(
+                f"{type(self).__name__.lower()} makes pictures from pictures, so it cannot be sampled.",
+                "Give it some: faussaire apply RUN pictures/ --out results/",
+            )
         raise NotImplementedError
 
     def apply(self, x: Tensor, draws: Draws) -> Tensor:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ from faussaire.core.optim import Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
 from faussaire.core.schedule import linear
 from faussaire.nn.fused import InstanceNormAct2d
-from faussaire.nn.patch import PatchDiscriminator, fitting_halvings, initialise
+from faussaire.nn.patch import PatchDiscriminator, fitting_halvings, initialise, per_picture
 from faussaire.nn.sizes import cut, mirrored, multiple_of
 
 
@@ -285,12 +285,12 @@ class CycleGAN(Family[CycleGANConfig]):
             reals=batch["images"],
             fakes=fakes,
             real_logits=self.judged(batch, clock),
-            fake_logits=_each(self.nets["discriminator"](fakes)),
+            fake_logits=per_picture(self.nets["discriminator"](fakes)),
             levelled=False,  # least squares decides at 1/2
         )
 
     def judged(self, batch: Batch, clock: Clock) -> Tensor:
-        return _each(self.nets["discriminator"](batch["images"]))
+        return per_picture(self.nets["discriminator"](batch["images"]))
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
         """x, G(x), F(G(x)), then y, F(y), G(F(y))."""
@@ -315,12 +315,6 @@ class CycleGAN(Family[CycleGANConfig]):
             "inverse": self.nets["generator"],
         }
         return view
-
-    def sample(self, draws: Draws, **how: Any) -> Tensor:
-        raise UserError(
-            "cyclegan makes pictures from pictures, so it cannot be sampled.",
-            "Give it some: faussaire apply RUN pictures/ --out results/",
-        )
 
 
 class Pool:
@@ -355,8 +349,3 @@ class Pool:
                 row.copy_(old)
         self.filled.fill_(filled)
         return batch.own(rows)
-
-
-def _each(logits: Tensor) -> Tensor:
-    """One logit a picture, (N,), of those of its patches."""
-    return torch.flatten(logits, 1).mean(dim=1)

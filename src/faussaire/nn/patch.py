@@ -19,8 +19,8 @@ class PatchDiscriminator(nn.Module):
 
     4x4 convolutions, `halvings` of them with stride 2: C64-C128-C256-C512 of the paper has three
     halvings, and each logit sees 70x70 pixels; 34 with two, 16 with one, 142 with four. Leaky ReLU of
-    slope .2; instance normalisation but in the first layer and the last. Without padding where the
-    logits are made small by it, pictures must have `4 * 2 ** halvings` pixels a side.
+    slope .2; instance normalisation but in the first layer and the last. Pictures must have
+    `3 * 2 ** halvings` pixels a side, or no logit is left.
 
     Args:
         channels: of the pictures.
@@ -47,6 +47,11 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         return self.body(self.look(x if beside is None else torch.cat([beside, x], dim=1)))
+
+
+def per_picture(logits: Tensor) -> Tensor:
+    """One logit a picture, (N,): the mean of those of its patches, where it has several."""
+    return torch.flatten(logits, 1).mean(dim=1) if logits.dim() > 1 else logits
 
 
 def fitting_halvings(side: int, wanted: int) -> int:
