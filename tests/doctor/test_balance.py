@@ -237,6 +237,8 @@ def test_treatments_happen_at_fixed_places_and_a_resumed_run_is_treated_alike(ta
     assert len(given) >= 3
     assert all(event.examples % 50 == 25 for event in given)  # the first look is after a round
     assert whole.family.config.lr < 2e-4
+    # What held of the settings before says nothing of these: five looks say it anew.
+    assert all(b.examples - a.examples >= 5 * 50 for a, b in pairwise(given))
 
     # Interrupted between two treatments, and resumed in what might be another process.
     stop = given[1].examples + 75

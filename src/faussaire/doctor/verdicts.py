@@ -440,6 +440,10 @@ class Diagnostician:
                 del self._streaks[key]
         return self.verdicts()[0]
 
+    def forget(self) -> None:
+        """Let everything have to hold anew: what was true of other settings says little of these."""
+        self._streaks.clear()
+
     @property
     def _young(self) -> bool:
         """Whether the run has hardly begun: then a generator may look like anything."""

@@ -46,6 +46,7 @@ class Watch:
         self.examine = examine
         self.every = every
         self._settings, self._stop_when, self._balance = settings, stop_when, balance
+        self._treated: list[int] = []
         self._learn(past)
 
     def _learn(self, past: Sequence[Entry]) -> None:
@@ -54,14 +55,18 @@ class Watch:
         self._said: Verdict | None = None
         self._well = -1
         self._unbeaten: int | None = None
+        treated = list(self._treated)
         for entry in past:
+            while treated and entry.examples > treated[0]:
+                self._mind.forget()
+                del treated[0]
             self._see(entry)
             if "unbeaten" in entry.signs:
                 self._unbeaten = int(entry.signs["unbeaten"])
 
     def _see(self, entry: Entry) -> Verdict:
         verdict = self._said = self._mind.see(entry)
-        if not verdict.ill:
+        if self._found_well(verdict, entry.examples):
             self._well = entry.examples
         return verdict
 
@@ -114,7 +119,12 @@ class Watch:
     @property
     def well(self) -> bool:
         """Whether the last look found nothing wrong."""
-        return self._said is not None and not self._said.ill
+        return self._said is not None and self._found_well(self._said, self.looked_at)
+
+    def _found_well(self, verdict: Verdict, examples: int) -> bool:
+        """Whether nothing is wrong; that it is too early to tell what came of a treatment is not it."""
+        waits = verdict.name == "warming up" and any(at < examples for at in self._treated)
+        return not verdict.ill and not waits
 
     def treat(self, checkpoints: Sequence[int]) -> Treatment | None:
         """What is to be changed after the last look."""
@@ -130,11 +140,16 @@ class Watch:
         return self._done(self._balance.rescue("broke down", checkpoints, self._well))
 
     def _done(self, treatment: Treatment | None) -> Treatment | None:
-        """Forget what a run that goes back never did."""
-        if treatment is not None and treatment.back_to is not None:
+        """Begin a new count of what holds, and forget what a run that goes back never did."""
+        if treatment is None:
+            return None
+        at = self.looked_at if treatment.back_to is None else treatment.back_to
+        self._treated = [*(before for before in self._treated if before < at), at]
+        if treatment.back_to is not None:
             chart = self._mind.chart
             chart.cut(treatment.back_to)
             self._learn(chart.entries)
+        self._mind.forget()
         return treatment
 
     def record(self) -> dict[str, Any]:
@@ -142,13 +157,15 @@ class Watch:
         if self._balance is None:
             return {}
         looks = [asdict(entry) for entry in self._mind.chart.entries]
-        return {"balance": self._balance.record(), "every": self.every, "looks": looks}
+        found = {"balance": self._balance.record(), "every": self.every, "looks": looks}
+        return {**found, "treated": list(self._treated)}
 
     def load(self, record: Mapping[str, Any]) -> None:
         """Put back what `record` gave."""
         if self._balance is not None and record:
             self._balance.load(record["balance"])
             self.every = int(record["every"])
+            self._treated = [int(at) for at in record["treated"]]
             self._learn([Entry(**look) for look in record["looks"]])
 
 
