@@ -30,7 +30,7 @@ from faussaire.report.files import whole
 TILE = 1024
 """Pixels a side that are handled at once, where the user does not say."""
 OVERLAP = 32
-"""Pixels of the input in which two tiles fade into each other."""
+"""Pixels of the input in which two tiles fade into each other, where a family does not say."""
 
 _OWN = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
@@ -120,12 +120,16 @@ def answer(
         tile = TILE if height * width > TILE * TILE else 0
     with torch.no_grad():
         if tile:
-            y = tiled(lambda part, at: _run(family, device, part, mix(seed, *at)), x, tile)
+            y = tiled(
+                lambda part, at: _run(family, device, part, mix(seed, *at)), x, tile, family.overlap
+            )
         else:
             y = _run(family, device, x, mix(seed, 0, 0))
     alpha = opened.alpha
     if y.shape[1] == 4:
         return Opened(y[:, :3], y[:, 3:], opened.deep)
+    if family.faithful and opened.colour.shape[1] == 1:
+        y = grey(y)
     if alpha is not None and alpha.shape[2:] != y.shape[2:]:
         size = (y.shape[2], y.shape[3])
         alpha = F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True)

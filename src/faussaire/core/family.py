@@ -86,6 +86,9 @@ class Family(Generic[ConfigT]):
         least_side: pictures smaller than this are enlarged, unless a resolution is asked for.
         sources: `one` set of pictures, `pair`s of an input and a picture, or `two` sets.
         applies: whether it makes pictures from pictures (`apply`) rather than from noise (`sample`).
+        faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
+        overlap: pixels of its input that tiles share where a picture is gone through in tiles: as far
+            as an output sees, or nearly.
 
     Attributes:
         config: the settings.
@@ -104,6 +107,8 @@ class Family(Generic[ConfigT]):
     least_side: ClassVar[int] = 1
     sources: ClassVar[Literal["one", "pair", "two"]] = "one"
     applies: ClassVar[bool] = False
+    faithful: ClassVar[bool] = False
+    overlap: ClassVar[int] = 32
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
@@ -124,6 +129,11 @@ class Family(Generic[ConfigT]):
     def takes(self) -> int:
         """Channels of the pictures that `apply` takes."""
         return self.spec.input_channels
+
+    @property
+    def scale(self) -> int:
+        """How many times as wide and as high as pictures is what `apply` makes of them."""
+        return 1
 
     def optimisers(self) -> Mapping[str, OptimiserSpec]:
         """The optimisers by name; between them they own every net that a phase moves."""

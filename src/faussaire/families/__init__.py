@@ -26,6 +26,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
     "sngan": ("sngan", "SNGAN"),
+    "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
 }
 

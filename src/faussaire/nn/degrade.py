@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -76,3 +78,40 @@ def boxes(draws: Draws, height: int, width: int, most: int = 3) -> Tensor:
     # The first box is always there, each further one with probability 1/2.
     inside[:, 1:] &= numbers[:, 1:, 4] < 0.5
     return inside.any(dim=1, keepdim=True).to(numbers.dtype)
+
+
+def shrunk(x: Tensor, scale: int) -> Tensor:
+    """(N, C, H, W) to (N, C, H / scale, W / scale), antialiased, as MATLAB and Pillow shrink.
+
+    Keys's cubic with a = -1/2, as wide as `scale` asks: what papers on super-resolution shrink with.
+    """
+    return _resized(x, (x.shape[2] // scale, x.shape[3] // scale))
+
+
+def enlarged(x: Tensor, scale: int) -> Tensor:
+    """(N, C, H, W) to (N, C, scale H, scale W) by the same cubic."""
+    return _resized(x, (scale * x.shape[2], scale * x.shape[3]))
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Pictures in [-1, 1] with values that 8 bits can hold."""
+    return (x.clamp(-1.0, 1.0).add(1.0) * 127.5).round() / 127.5 - 1.0
+
+
+def _resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Two matrix products, ten times as fast on a CPU as torch's own interpolation."""
+    down, across = (
+        _cubic(here, there).to(x.device) for here, there in zip(x.shape[2:], size, strict=True)
+    )
+    return down @ x @ across.mT
+
+
+@lru_cache(maxsize=64)
+def _cubic(length: int, to: int) -> Tensor:
+    """(to, length): row i has the weights of the pixels that pixel i is made of."""
+    # Not an inference tensor, nor one without data: it is kept for all callers. With `antialias`
+    # torch's cubic has a = -1/2, without it has -3/4.
+    with torch.inference_mode(False), torch.device("cpu"):
+        lines = torch.eye(length, dtype=torch.float64)[None, None]
+        how = {"mode": "bicubic", "align_corners": False, "antialias": True}
+        return F.interpolate(lines, size=(to, length), **how)[0, 0].float()
