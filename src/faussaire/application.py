@@ -30,7 +30,7 @@ from faussaire.report.files import whole
 TILE = 1024
 """Pixels a side that are handled at once, where the user does not say."""
 OVERLAP = 32
-"""Pixels of the input in which two tiles fade into each other, where a family does not say."""
+"""Pixels of the input in which two tiles fade into each other."""
 
 _OWN = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
@@ -121,15 +121,21 @@ def answer(
     with torch.no_grad():
         if tile:
             y = tiled(
-                lambda part, at: _run(family, device, part, mix(seed, *at)), x, tile, family.overlap
+                lambda part, at: _run(family, device, part, mix(seed, *at)),
+                x,
+                tile,
+                reach=family.reach,
             )
         else:
             y = _run(family, device, x, mix(seed, 0, 0))
     alpha = opened.alpha
-    if y.shape[1] == 4:
-        return Opened(y[:, :3], y[:, 3:], opened.deep)
+    made = y[:, 3:] if y.shape[1] == 4 else None
+    y = y[:, :3]
     if family.faithful and opened.colour.shape[1] == 1:
         y = grey(y)
+    if made is not None:
+        opaque = family.faithful and alpha is None
+        return Opened(y, None if opaque else made, opened.deep)
     if alpha is not None and alpha.shape[2:] != y.shape[2:]:
         size = (y.shape[2], y.shape[3])
         alpha = F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True)
@@ -142,35 +148,44 @@ def _run(family: Family, device: Device, x: Tensor, seed: int) -> Tensor:
 
 
 def tiled(
-    run: Callable[[Tensor, tuple[int, int]], Tensor], x: Tensor, tile: int, overlap: int = OVERLAP
+    run: Callable[[Tensor, tuple[int, int]], Tensor],
+    x: Tensor,
+    tile: int,
+    overlap: int = OVERLAP,
+    *,
+    reach: int = 0,
 ) -> Tensor:
     """`run` over overlapping tiles of (N, C, H, W), which fade into each other linearly.
 
     Args:
         run: (N, C, h, w) and the tile's place to (N, K, s h, s w), for a whole s.
         x: the pictures.
-        tile: pixels a side of a tile, at least four times the overlap.
-        overlap: pixels that neighbours share.
+        tile: pixels a side of a tile, at least four times what neighbours share.
+        overlap: pixels in which neighbours fade into each other.
+        reach: pixels at a tile's edge that are not used, where `run` sees too little; neighbours
+            share twice as many besides.
 
     Raises:
         UserError: the tile is too small for its overlap.
     """
-    if tile < 4 * overlap:
+    shared = overlap + 2 * reach
+    if tile < 4 * shared:
         raise UserError(
-            f"Tiles of {tile} pixels have too little beside their overlap of {overlap}.",
-            f"Ask for {4 * overlap} pixels or more, or for 0: no tiles.",
+            f"Tiles of {tile} pixels have too little beside their overlap of {shared}.",
+            f"Ask for {4 * shared} pixels or more, or for 0: no tiles.",
         )
     height, width = x.shape[2:]
-    rows, columns = (_places(side, tile, overlap) for side in (height, width))
+    rows, columns = (_places(side, tile, shared) for side in (height, width))
     total = weight = None
     for top, bottom in rows:
         for left, right in columns:
             y = run(x[:, :, top:bottom, left:right], (top, left))
             scale = y.shape[2] // (bottom - top)
-            fade = torch.outer(
-                _fade(top, bottom, height, overlap, scale),
-                _fade(left, right, width, overlap, scale),
+            down, across = (
+                _fade(begin, end, side, overlap * scale, reach * scale, scale)
+                for begin, end, side in ((top, bottom, height), (left, right, width))
             )
+            fade = torch.outer(down, across)
             if total is None or weight is None:
                 total = torch.zeros(*y.shape[:2], height * scale, width * scale)
                 weight = torch.zeros(height * scale, width * scale)
@@ -194,16 +209,19 @@ def _places(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + tile) for start in starts]
 
 
-def _fade(begin: int, end: int, side: int, overlap: int, scale: int) -> Tensor:
-    """Weights of a tile along one side: rising over the overlap where there is a neighbour."""
+def _fade(begin: int, end: int, side: int, overlap: int, reach: int, scale: int) -> Tensor:
+    """Weights of a tile along one side, (scale (end - begin),): less where there is a neighbour.
+
+    From its edge 0 for `reach` pixels of the result, then rising for `overlap`.
+    """
     length = (end - begin) * scale
-    place = torch.arange(length) + 0.5
+    place = torch.arange(length) + 0.5 - reach
     rise = torch.ones(length)
     if begin > 0:
-        rise = torch.minimum(rise, place / (overlap * scale))
+        rise = torch.minimum(rise, place / overlap)
     if end < side:
-        rise = torch.minimum(rise, (length - place) / (overlap * scale))
-    return rise
+        rise = torch.minimum(rise, (length - 2 * reach - place) / overlap)
+    return rise.clamp(min=0.0)
 
 
 # ---- Many ----

@@ -100,12 +100,14 @@ class Material:
     def split(self, holdout: float | None) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each table the rows that are trained on and those held out, (K,) int64 each, in order.
 
-        Which they are depends on their number alone: runs of different seeds can be compared.
+        Which they are depends on their number alone: runs of different seeds can be compared. Tiles
+        of one picture are all on one side.
 
         Raises:
             UserError: nothing would be left to train on.
         """
-        return [split(len(next(iter(table.values()))), holdout) for table in self.tables]
+        whole = [self.images] if self.inputs is None or self.paired else [*self.sets.values()]
+        return [split(len(images), holdout, tile_counts(images)) for images in whole]
 
     def one_table(
         self, holdout: float | None
@@ -174,20 +176,47 @@ class Material:
         return found
 
 
-def split(count: int, holdout: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` rows those to train on and those to hold out; see `Material.split`."""
+def tile_counts(images: Images) -> np.ndarray | None:
+    """How many rows of a pack each of its pictures became, (pictures,), in order; None: one each."""
+    if "pictures" not in images.meta:
+        return None
+    owners = [name.rpartition("#")[0] for name in images.names]
+    starts = [row for row in range(len(owners)) if row == 0 or owners[row] != owners[row - 1]]
+    return np.diff([*starts, len(owners)])
+
+
+def split(
+    count: int, holdout: float | None, tiles: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of `count` rows those to train on and those to hold out; see `Material.split`.
+
+    Args:
+        count: rows.
+        holdout: the share to hold out; None: 2 %, 500 at most, of 1,000 rows or more.
+        tiles: how many rows in succession belong to one picture, (pictures,); None: one each.
+
+    Raises:
+        UserError: nothing would be left to train on.
+    """
     if holdout is None:
         unseen = min(500, count // 50) if count >= 1000 else 0
     else:
         unseen = round(holdout * count)
-    if unseen >= count:
+    sizes = np.ones(count, np.int64) if tiles is None else tiles
+    draws = np.random.Philox(key=mix("held out")).random_raw(len(sizes))
+    order = np.argsort(draws, kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]
+    chosen = order[before < unseen]  # whole pictures, until there are rows enough
+    if holdout is None and 2 * sizes[chosen].sum() > count:
+        chosen = chosen[:0]  # a picture of very many tiles among few: rather train on it
+    held = np.repeat(np.isin(np.arange(len(sizes)), chosen), sizes)
+    if held.all():
+        what = "pictures" if tiles is None else f"tiles of {len(sizes)} pictures"
         raise UserError(
-            f"--holdout {holdout:g} of {count} pictures leaves none to train on.",
+            f"--holdout {holdout or 0:g} of {count} {what} leaves none to train on.",
             "Give a smaller share, or 0.",
         )
-    draws = np.random.Philox(key=mix("held out")).random_raw(count)
-    order = np.argsort(draws, kind="stable")
-    return np.sort(order[unseen:]), np.sort(order[:unseen])
+    return np.flatnonzero(~held), np.flatnonzero(held)
 
 
 def read_material(

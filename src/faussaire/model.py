@@ -224,10 +224,11 @@ class Model:
 
 
 def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Model:
-    """A model from a run folder, or from one checkpoint folder.
+    """A model from a run folder, from one checkpoint folder, or from a file of published weights.
 
     Args:
-        path: `RUN` or `RUN/checkpoints/000012800`.
+        path: `RUN` or `RUN/checkpoints/000012800`; or weights of ESRGAN or Real-ESRGAN, `.safetensors`
+            or `.pth`.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
 
@@ -235,6 +236,9 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
         UserError: nothing to load there, or it is damaged.
     """
     folder = Path(path)
+    if folder.is_file():
+        family = load_family("superres").from_file(folder)  # pyright: ignore[reportAttributeAccessIssue]
+        return _ready(family, family.spec, 0, device)
     if not (folder / "state.json").exists():
         folder = Checkpoints(Run.find(folder).checkpoints).find(checkpoint)
     groups, record = load_checkpoint(folder, only=("networks", "averaged"))
@@ -249,9 +253,14 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     family = kind(settings.model, spec)
     load_nets(family.nets, groups["networks"])
     load_nets({name: family.nets[name] for name in family.averaged}, groups["averaged"])
+    return _ready(family, spec, int(record["examples"]), device)
+
+
+def _ready(family: Family[Any], spec: Pictures, examples: int, device: DeviceName) -> Model:
+    """A family with its weights, where it is to run."""
     place = Device.choose(device, "auto")
     for net in family.nets.values():
         place.prepare(net.eval())
     with torch.no_grad():
         family.settle(settling_draws(place.name))
-    return Model(family, spec, int(record["examples"]), place)
+    return Model(family, spec, examples, place)

@@ -136,15 +136,21 @@ def _translator(name: str, *, together: bool = True, inputs: int = 3, **settings
 def forged(
     family: Family[Any], draws: RowDraws, labels: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Samples, or what a family makes of pictures of its own size: row i of the same one."""
+    """Samples, or what a family makes of pictures such that it is of its own size.
+
+    Row i is made of the same one, however many there are.
+    """
     if not family.applies:
         return family.sample(draws, labels=labels)
-    spec = family.spec
-    rows = pictures(replace(spec, channels=family.takes))["images"][: draws.size]
+    spec, scale = family.spec, family.scale
+    small = replace(
+        spec, channels=family.takes, height=spec.height // scale, width=spec.width // scale
+    )
+    rows = pictures(small)["images"][: draws.size]
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
-LABELS = {"conditional", "loss", "optimiser", "noise", "make"}
+LABELS = {"conditional", "loss", "optimiser", "noise", "make", "net"}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -204,6 +210,17 @@ FAMILIES = [
     _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),
     _translator("pix2pix", inputs=1, width=8),
     _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
+    _translator(
+        "superres",
+        **{"width": 8, "blocks": 2, "discriminator_width": 4},
+        **{"perceptual": "none", "pixel_share": 0.05},
+    ),
+    _translator(
+        "superres",
+        **{"net": "rrdb", "width": 8, "blocks": 1, "grow": 4, "tail": "steps", "scale": 4},
+        **{"loss": "relativistic-average", "degradation": "photo", "residual": False},
+        **{"discriminator_width": 4, "perceptual": "none", "pixel_share": 0.1},
+    ),
     _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
 ]
 CASES = [

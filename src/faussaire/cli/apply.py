@@ -17,7 +17,8 @@ class Options:
     """Turn pictures into others with the averaged weights of a run.
 
     Attributes:
-        run: the run's folder, or one of its checkpoints.
+        run: the run's folder, or one of its checkpoints; or a file of weights of ESRGAN or Real-ESRGAN
+            (.safetensors, .pth), which enlarges pictures.
         pictures: files, folders or patterns.
         out: the folder of results; names are kept.
         seed: of what the model draws at random, where it does.

@@ -87,8 +87,6 @@ class Family(Generic[ConfigT]):
         sources: `one` set of pictures, `pair`s of an input and a picture, or `two` sets.
         applies: whether it makes pictures from pictures (`apply`) rather than from noise (`sample`).
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
-        overlap: pixels of its input that tiles share where a picture is gone through in tiles: as far
-            as an output sees, or nearly.
 
     Attributes:
         config: the settings.
@@ -108,7 +106,6 @@ class Family(Generic[ConfigT]):
     sources: ClassVar[Literal["one", "pair", "two"]] = "one"
     applies: ClassVar[bool] = False
     faithful: ClassVar[bool] = False
-    overlap: ClassVar[int] = 32
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
@@ -134,6 +131,15 @@ class Family(Generic[ConfigT]):
     def scale(self) -> int:
         """How many times as wide and as high as pictures is what `apply` makes of them."""
         return 1
+
+    @property
+    def reach(self) -> int:
+        """How far around itself `apply` looks to make a pixel, in pixels of the input.
+
+        Where a picture is gone through in tiles, what lies nearer to a tile's edge is not used. 0: it
+        looks at the whole picture, or nobody knows.
+        """
+        return 0
 
     def optimisers(self) -> Mapping[str, OptimiserSpec]:
         """The optimisers by name; between them they own every net that a phase moves."""

@@ -505,7 +505,9 @@ class Loop:
         try:
             signs = self.doctor.examine()
             if not signs:
-                self.doctor = None  # nothing to be found, now or later
+                if stage_at(self.state.stages, self.state.clock.examples) is self.state.stages[-1]:
+                    self.doctor = None  # nothing to be found, now or later
+                self._next_look = time.monotonic() + self._interval
                 return None
             taken = time.monotonic() - began
             look = events.Examined(

@@ -1,16 +1,16 @@
 """Super-resolution: pictures two or four times as large, with the detail that was likely there.
 
-Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network. Christian Ledig,
-Lucas Theis, Ferenc Huszár, Jose Caballero, Andrew Cunningham, Alejandro Acosta, Andrew Aitken, Alykhan
-Tejani, Johannes Totz, Zehan Wang, Wenzhe Shi. 2017. arXiv 1609.04802 (SRResNet, SRGAN).
-ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks. Xintao Wang, Ke Yu, Shixiang Wu, Jinjin
-Gu, Yihao Liu, Chao Dong, Chen Change Loy, Yu Qiao, Xiaoou Tang. 2018. arXiv 1809.00219 (RRDB).
+Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network. Christian
+Ledig, Lucas Theis, Ferenc Huszár, Jose Caballero, Andrew Cunningham, Alejandro Acosta, Andrew Aitken,
+Alykhan Tejani, Johannes Totz, Zehan Wang, Wenzhe Shi. 2017. arXiv 1609.04802 (SRResNet, SRGAN).
+ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks. Xintao Wang, Ke Yu, Shixiang Wu,
+Jinjin Gu, Yihao Liu, Chao Dong, Chen Change Loy, Yu Qiao, Xiaoou Tang. 2018. arXiv 1809.00219 (RRDB).
 Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data. Xintao Wang, Liangbin
 Xie, Chao Dong, Ying Shan. 2021. arXiv 2107.10833 (degradations, U-Net discriminator).
 
-Inputs are made of the pictures themselves, which are cut into tiles at their own resolution: shrunk by
-an antialiased bicubic filter, or by `--degradation photo` as photographs found anywhere are (Real-ESRGAN,
-section 3; `nn/degrade_photo.py`). Training has two stages, as in all three papers:
+Inputs are made of the pictures themselves, which are cut into tiles at their own resolution: shrunk
+by an antialiased bicubic filter, or with `--degradation photo` as photographs found anywhere are
+(Real-ESRGAN, section 3; `nn/degrade_photo.py`). Training has two stages, as in all three papers:
 
     pixel        |y - G(x)|, or its square (`--pixel mse`, SRGAN's equation 4): high PSNR, but smooth
     adversarial  lambda_pixel |y - G(x)| + lambda_perceptual |phi(y) - phi(G(x))| + lambda_gan L_G
@@ -35,9 +35,12 @@ Where this leaves the papers:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +57,7 @@ from faussaire.core.schedule import Schedule
 from faussaire.game import GameConfig
 from faussaire.metrics.maps import open_maps
 from faussaire.metrics.perceptual import open_perceptual
-from faussaire.metrics.weights import VGG_19, Unavailable, obtain
+from faussaire.metrics.weights import VGG_19, Unavailable, fill, obtain, read_tensors
 from faussaire.nn.degrade import enlarged, rounded, shrunk
 from faussaire.nn.degrade_photo import photo
 from faussaire.nn.sizes import mirrored, multiple_of
@@ -312,11 +315,11 @@ class UNetDiscriminator(nn.Module):
         self.look = nn.Conv2d(channels, width, 3, padding=1)
         self.down = nn.ModuleList(
             spectral(nn.Conv2d(fine, coarse, 4, stride=2, padding=1, bias=False))
-            for fine, coarse in zip(widths[:-1], widths[1:], strict=True)
+            for fine, coarse in pairwise(widths)
         )
         self.up = nn.ModuleList(
             spectral(nn.Conv2d(coarse, fine, 3, padding=1, bias=False))
-            for fine, coarse in reversed([*zip(widths[:-1], widths[1:], strict=True)])
+            for fine, coarse in reversed([*pairwise(widths)])
         )
         self.judge = nn.ModuleList(
             spectral(nn.Conv2d(width, width, 3, padding=1, bias=False)) for _ in range(2)
@@ -349,7 +352,6 @@ class SuperRes(Translator[SuperResConfig]):
     beside = False
     faithful = True
     least_side = 16
-    overlap = 16
     training: ClassVar = {
         "batch": 16,
         "fit": "tiles",
@@ -458,9 +460,34 @@ class SuperRes(Translator[SuperResConfig]):
     def makes(cls, config: SuperResConfig, channels: int) -> int:
         return channels
 
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """RRDB with published weights of ESRGAN or Real-ESRGAN, whatever program they are from.
+
+        Args:
+            path: `.safetensors`, or `.pth`, of which nothing is executed.
+
+        Raises:
+            UserError: it cannot be read, or is of another network.
+        """
+        state = renamed(read_tensors(path), path)
+        config, channels = _described(state, path)
+        family = cls(
+            config, Pictures(channels=channels, height=64, width=64, input_channels=channels)
+        )
+        fill(family.nets["generator"], state, path, _ONLY_RRDB)
+        return family
+
     @property
     def scale(self) -> int:
         return self.config.scale
+
+    @property
+    def reach(self) -> int:
+        config = self.config
+        if config.net == "rrdb":
+            return 32  # in principle hundreds, but what lies farther hardly matters
+        return 2 * (config.kernel // 2) + 2 * config.blocks + 2 + config.scale // 2
 
     # ---- The plan ----
 
@@ -468,11 +495,18 @@ class SuperRes(Translator[SuperResConfig]):
         pixel = Phase(name="pixel", nets=("generator",), loss=self.pixel_loss)
         if not self.config.lambda_gan:
             return (Stage(name="pixel", phases=(pixel,)),)
-        until = round(self.config.pixel_share * total)
         return (
-            Stage(name="pixel", phases=(pixel,), until=until),
+            Stage(name="pixel", phases=(pixel,), until=self._until(total)),
             Stage(name="adversarial", phases=self.phases()),
         )
+
+    def _until(self, total: int) -> int:
+        """Examples seen at which the first of two stages ends."""
+        return round(self.config.pixel_share * total)
+
+    def plays(self, clock: Clock) -> bool:
+        """Whether there is a game by now."""
+        return self.config.lambda_gan > 0 and clock.examples >= self._until(clock.total)
 
     def optimisers(self) -> dict[str, OptimiserSpec]:
         # Asked for as training is set up: that weights are missing must not be told hours later.
@@ -488,7 +522,7 @@ class SuperRes(Translator[SuperResConfig]):
         share = config.pixel_share if config.lambda_gan else 1.0
 
         def value(clock: Clock) -> float:
-            if config.lambda_gan and clock.stage == "adversarial":
+            if self.plays(clock):
                 return later(clock) if callable(later) else later
             done = min(1.0, clock.progress / share) if share else 1.0
             return config.pixel_lr * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
@@ -537,11 +571,85 @@ class SuperRes(Translator[SuperResConfig]):
     # ---- To look at ----
 
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
-        return super().examined(batch, clock) if clock.stage == "adversarial" else None
+        return super().examined(batch, clock) if self.plays(clock) else None
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
         x, y, target = super().demonstrated(batch)
         return enlarged(x, self.config.scale).clamp(-1.0, 1.0), y, target
+
+
+# ---- Weights of others ----
+
+_ONLY_RRDB = "Only RRDB networks of ESRGAN and Real-ESRGAN (such as RealESRGAN_x4plus) can be read."
+_NAMES = (
+    # BasicSR's and Real-ESRGAN's names, and those of ESRGAN's second program; then of its first, where
+    # layers are numbered: 0 the first, 1 the body, 3, 6, ... those after enlargement.
+    (r"conv_first\.|model\.0\.", "head."),
+    (
+        r"(?:body|RRDB_trunk|model\.1\.sub)\.(\d+)\.(?:rdb|RDB)(\d)\.conv(\d)\.(?:0\.)?",
+        lambda found: f"body.{found[1]}.{int(found[2]) - 1}.convolutions.{int(found[3]) - 1}.",
+    ),
+    (r"(?:conv_body|trunk_conv|model\.1\.sub\.\d+)\.", "bend."),
+    (r"(?:conv_up|upconv)(\d)\.", lambda found: f"up.{int(found[1]) - 1}."),
+    (r"(?:conv_hr|HRconv)\.", "fine."),
+    (r"conv_last\.", "paint."),
+)
+
+
+def renamed(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A state dict of any of three programs with the names of `RRDB`.
+
+    Args:
+        state: tensors by name.
+        path: for the words.
+
+    Raises:
+        UserError: a name is none of theirs.
+    """
+    numbers = sorted(
+        {int(found[1]) for key in state if (found := re.match(r"model\.(\d+)\.", key))}
+    )
+    late = [f"up.{place}." for place in range(len(numbers) - 4)] + ["fine.", "paint."]
+    numbered = {f"model.{n}.": name for n, name in zip(numbers[2:], late, strict=False)}
+    result: dict[str, Tensor] = {}
+    for key, value in state.items():
+        stem, kind = key[: key.rindex(".") + 1] if "." in key else "", key.rpartition(".")[2]
+        name = numbered.get(stem)
+        for pattern, replacement in _NAMES:
+            if name is None and (found := re.fullmatch(pattern, stem)):
+                name = replacement if isinstance(replacement, str) else replacement(found)
+        if name is None:
+            raise UserError(f"'{path}' holds '{key}', which is no part of an RRDB.", _ONLY_RRDB)
+        result[name + kind] = value
+    return result
+
+
+def _described(state: Mapping[str, Tensor], path: Path) -> tuple[SuperResConfig, int]:
+    """The settings that fit a state dict with our names, and channels of pictures.
+
+    Raises:
+        UserError: a layer is missing, or it enlarges by anything but 2 and 4.
+    """
+    try:
+        head, paint = state["head.weight"], state["paint.weight"]
+        grow = state["body.0.0.convolutions.0.weight"].shape[0]
+    except KeyError as error:
+        raise UserError(f"'{path}' has no layer {error} of an RRDB.", _ONLY_RRDB) from error
+    channels = paint.shape[0]
+    unshuffle = math.isqrt(head.shape[1] // channels)
+    scale = 2 ** sum(key.startswith("up.") and key.endswith("weight") for key in state) / unshuffle
+    if scale not in (2, 4):
+        raise UserError(f"'{path}' enlarges by {scale:g}.", "Only 2 and 4 are known here.")
+    config = SuperResConfig(
+        scale=2 if scale == 2 else 4,
+        net="rrdb",
+        width=head.shape[0],
+        blocks=1 + max(int(key.split(".")[1]) for key in state if key.startswith("body.")),
+        grow=grow,
+        unshuffle=unshuffle,
+        residual=False,
+    )
+    return config, channels
 
 
 # ---- The perceptual term ----

@@ -313,6 +313,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, ValueError, LookupError, EOFError) as error:
         words = str(error).partition("\n")[0]
         raise UserError(f"'{path}' cannot be read as weights ({words}).", hint) from error
+    if isinstance(state, Mapping):
+        # Programs of the BasicSR kind save their averaged and their plain weights side by side.
+        inner = [state[key] for key in ("params_ema", "params") if key in state]
+        state = inner[0] if inner else state
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"'{path}' holds {type(state).__name__}, not a state dict.", hint)
     return dict(state)
