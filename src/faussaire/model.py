@@ -157,7 +157,7 @@ class Model:
             name = type(self.family).__name__.lower()
             raise UserError(
                 f"{name} makes pictures of noise, not of other pictures.",
-                "Use `sample`; pix2pix and cyclegan turn pictures into pictures.",
+                "Use `sample`; pix2pix, cyclegan and superres turn pictures into pictures.",
             )
         return self.family.inverse() if inverse else self.family
 
