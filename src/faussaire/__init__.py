@@ -101,7 +101,7 @@ def load(
     """A trained model from a run folder or a checkpoint: `.sample(16, seed=0)`, `.grid()`.
 
     Args:
-        path: `RUN` or `RUN/checkpoints/...`.
+        path: `RUN` or `RUN/checkpoints/...`; or a file of ESRGAN's or Real-ESRGAN's weights.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
 

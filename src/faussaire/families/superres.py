@@ -218,9 +218,10 @@ class DenseBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         seen = [x]
-        for conv in self.convolutions[:-1]:
+        *early, last = self.convolutions
+        for conv in early:
             seen.append(F.leaky_relu(conv(torch.cat(seen, dim=1)), 0.2))
-        return x + 0.2 * self.convolutions[-1](torch.cat(seen, dim=1))
+        return x + 0.2 * last(torch.cat(seen, dim=1))
 
 
 class RRDB(nn.Module):
