@@ -112,12 +112,13 @@ def answer(
         device: where it runs.
         opened: the picture.
         seed: of what the model draws at random, where it does.
-        tile: pixels a side that are handled at once; 0: all; None: all up to 1024x1024, else 1024.
+        tile: pixels a side that are handled at once; 0: all; None: all up to 1024x1024 or where
+            the family sees pictures whole, else 1024.
     """
     x = as_channels(opened.colour, opened.alpha, family.takes)
     height, width = x.shape[2:]
     if tile is None:
-        tile = TILE if height * width > TILE * TILE else 0
+        tile = TILE if family.tiles and height * width > TILE * TILE else 0
     with torch.no_grad():
         if tile:
             y = tiled(

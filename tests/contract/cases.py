@@ -36,6 +36,7 @@ class Case:
         pictures: whether it is a picture family.
         batch: examples in a batch.
         scale: length of its runs relative to the toys'.
+        grey: whether it learns from grey pictures, too.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Case:
     pictures: bool = False
     batch: int = 16
     scale: float = 1.0
+    grey: bool = True
     table: Callable[[Pictures], dict[str, np.ndarray]] | None = None
     """What the doctor is shown of its data."""
 
@@ -101,7 +103,9 @@ def _family(name: str, **settings: Any) -> Case:
     )
 
 
-def _translator(name: str, *, together: bool = True, inputs: int = 3, **settings: Any) -> Case:
+def _translator(
+    name: str, *, together: bool = True, inputs: int = 3, grey: bool = True, **settings: Any
+) -> Case:
     """A family that makes pictures of pictures, from pairs or from two sets."""
 
     def fitting(spec: Pictures) -> Pictures:
@@ -129,6 +133,7 @@ def _translator(name: str, *, together: bool = True, inputs: int = 3, **settings
         pictures=True,
         batch=4,
         scale=1 / 40,
+        grey=grey,
         table=lambda spec: pairs(fitting(spec)),
     )
 
@@ -221,6 +226,7 @@ FAMILIES = [
         **{"loss": "relativistic-average", "degradation": "photo", "residual": False},
         **{"discriminator_width": 4, "perceptual": "none", "pixel_share": 0.1},
     ),
+    _translator("colorize", grey=False, width=8),
     _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
 ]
 CASES = [

@@ -87,6 +87,8 @@ class Family(Generic[ConfigT]):
         sources: `one` set of pictures, `pair`s of an input and a picture, or `two` sets.
         applies: whether it makes pictures from pictures (`apply`) rather than from noise (`sample`).
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
+        tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
+            user asks for tiles.
 
     Attributes:
         config: the settings.
@@ -106,6 +108,7 @@ class Family(Generic[ConfigT]):
     sources: ClassVar[Literal["one", "pair", "two"]] = "one"
     applies: ClassVar[bool] = False
     faithful: ClassVar[bool] = False
+    tiles: ClassVar[bool] = True
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
@@ -140,6 +143,11 @@ class Family(Generic[ConfigT]):
         looks at the whole picture, or nobody knows.
         """
         return 0
+
+    @property
+    def gives(self) -> int:
+        """Channels of the pictures that `apply` makes."""
+        return self.spec.channels
 
     def optimisers(self) -> Mapping[str, OptimiserSpec]:
         """The optimisers by name; between them they own every net that a phase moves."""

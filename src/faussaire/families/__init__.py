@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _REGISTRY: dict[str, tuple[str, str]] = {
     "biggan": ("biggan", "BigGAN"),
     "cyclegan": ("cyclegan", "CycleGAN"),
+    "colorize": ("colorize", "Colorize"),
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),

@@ -59,7 +59,7 @@ def ssim_luma(x: Tensor, y: Tensor, border: int = 0) -> Tensor:
     return (luminance * structure).mean(dim=(1, 2, 3))
 
 
-def colourfulness(x: Tensor) -> Tensor:
+def colourfulness(x: Tensor, eps: float = 0.0) -> Tensor:
     """How colourful pictures are: 0 for grey ones, about 40 for photographs.
 
     Hasler and Süsstrunk 2003, "Measuring colourfulness in natural images", the measure M^(3): with
@@ -68,8 +68,8 @@ def colourfulness(x: Tensor) -> Tensor:
     """
     red, green, blue = ((x[:, :3] + 1.0) * 127.5).unbind(dim=1)
     opponents = torch.stack([red - green, 0.5 * (red + green) - blue], dim=1)
-    spread = opponents.var(dim=(2, 3), unbiased=False).sum(dim=1).sqrt()
-    return spread + 0.3 * opponents.mean(dim=(2, 3)).square().sum(dim=1).sqrt()
+    spread = (opponents.var(dim=(2, 3), unbiased=False).sum(dim=1) + eps).sqrt()
+    return spread + 0.3 * (opponents.mean(dim=(2, 3)).square().sum(dim=1) + eps).sqrt()
 
 
 def gradient_energy(x: Tensor) -> Tensor:
