@@ -46,11 +46,13 @@ class Opened:
         colour: float32 (1, C, H, W) in [-1, 1], C 1 or 3.
         alpha: float32 (1, 1, H, W) in [-1, 1]; None: it is opaque.
         deep: its file has 16 bits a value.
+        hole: float32 (1, 1, H, W), 1 where something is missing and -1 elsewhere; None: nobody said.
     """
 
     colour: Tensor
     alpha: Tensor | None
     deep: bool
+    hole: Tensor | None = None
 
     @classmethod
     def of(cls, image: Image.Image) -> Opened:
@@ -114,8 +116,18 @@ def answer(
         seed: of what the model draws at random, where it does.
         tile: pixels a side that are handled at once; 0: all; None: all up to 1024x1024 or where
             the family sees pictures whole, else 1024.
+
+    Raises:
+        UserError: the family fills holes, and nothing says where they are.
     """
-    x = as_channels(opened.colour, opened.alpha, family.takes)
+    x = as_channels(opened.colour, opened.alpha, family.takes - family.fills)
+    if family.fills:
+        if opened.hole is None:
+            raise UserError(
+                f"{type(family).__name__.lower()} fills holes, and nothing says where they are.",
+                "Give --masks FOLDER, --mask-colour '#ff00ff' or --mask-alpha; in Python, `mask`.",
+            )
+        x = torch.cat([x, opened.hole], dim=1)
     height, width = x.shape[2:]
     if tile is None:
         tile = TILE if family.tiles and height * width > TILE * TILE else 0
@@ -299,6 +311,7 @@ def work(
     *,
     overwrite: bool = False,
     done: Callable[[Job], None] = lambda job: None,
+    find: Callable[[Job, Opened], Opened] = lambda job, opened: opened,
 ) -> list[Failed]:
     """Make every file; one that fails does not keep the others from being made.
 
@@ -307,6 +320,7 @@ def work(
         transform: what to do to each.
         overwrite: replace files that are there.
         done: told after each, made or not.
+        find: what else belongs to a picture, such as its hole; may raise a Fault.
 
     Returns:
         Those that failed, with reasons.
@@ -324,7 +338,7 @@ def work(
     failed = []
     for job in jobs:
         try:
-            made = transform(Opened.read(job.source))
+            made = transform(find(job, Opened.read(job.source)))
         except Fault as fault:
             failed.append(Failed(job.source, fault.reason))
         except (UserError, ValueError) as error:

@@ -22,6 +22,8 @@ from faussaire.core.run import Run
 from faussaire.core.state import load_nets, settling_draws
 from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
+from faussaire.holes import with_hole
+from faussaire.nn.degrade import grey
 from faussaire.report import pictures
 
 _BATCH = 64
@@ -113,6 +115,8 @@ class Model:
         seed: int = 0,
         tile: int | None = None,
         inverse: bool = False,
+        mask: Image.Image | np.ndarray | Tensor | str | Path | None = None,
+        work_resolution: int | None = None,
     ) -> Any:
         """What the model makes of a picture, as large as it (times the model's scale).
 
@@ -122,54 +126,74 @@ class Model:
             seed: of what the model draws at random, where it does.
             tile: pixels a side that are handled at once; 0: all; None: 1024 for larger pictures.
             inverse: the way back, which cyclegan has.
+            mask: for inpaint, what is missing, as light places of a picture of the same size: of any
+                kind that `image` may be, or (N, 1, H, W) in [0, 1].
+            work_resolution: pixels of the shorter side at which colorize makes colours; None: as
+                trained.
 
         Raises:
-            UserError: the model makes pictures of noise, has no way back, or the file cannot be read.
+            UserError: the model makes pictures of noise, has no way back, the file cannot be read, or
+                the mask has another size.
         """
-        how = {"seed": seed, "tile": tile, "inverse": inverse}
+        how: dict[str, Any] = {
+            "seed": seed,
+            "tile": tile,
+            "inverse": inverse,
+            "work_resolution": work_resolution,
+        }
         if isinstance(image, Tensor):
             x = image.float() * 2.0 - 1.0
             alpha = x[:, 3:] if x.shape[1] == 4 else None
-            made = self.answer(Opened(x[:, :3], alpha, False), **how)
+            made = self.answer(_holed(Opened(x[:, :3], alpha, False), mask), **how)
             parts = [made.colour] if made.alpha is None else [made.colour, made.alpha]
             return torch.cat(parts, dim=1).clamp(-1.0, 1.0).add(1.0).div(2.0)
         if isinstance(image, np.ndarray):
-            found = self.answer(Opened.of(Image.fromarray(image)), **how)
+            found = self.answer(_holed(_opened(image), mask), **how)
             return np.asarray(found.image())
-        if isinstance(image, Image.Image):
-            opened = Opened.of(normalise(image))
-        else:
-            try:
-                opened = Opened.read(Path(image))
-            except Fault as fault:
-                raise UserError(
-                    f"'{image}' cannot be read: {fault.reason}.", "Give another."
-                ) from fault
-        return self.answer(opened, **how).image()
+        return self.answer(_holed(_opened(image), mask), **how).image()
 
-    def answers(self, *, inverse: bool = False) -> Family[Any]:
-        """The family that `answer` asks: this one, or its way back.
+    def answers(
+        self, *, inverse: bool = False, work_resolution: int | None = None
+    ) -> Family[Any]:
+        """The family that `answer` asks: this one, its way back, or it at another resolution.
 
         Raises:
-            UserError: it makes pictures of noise, or has no way back.
+            UserError: it makes pictures of noise, has no way back, or no such setting.
         """
         if not self.family.applies:
             name = type(self.family).__name__.lower()
             raise UserError(
                 f"{name} makes pictures of noise, not of other pictures.",
-                "Use `sample`; pix2pix, cyclegan and superres turn pictures into pictures.",
+                "Use `sample`; pix2pix, cyclegan, colorize, superres and inpaint turn pictures into "
+                "pictures.",
             )
-        return self.family.inverse() if inverse else self.family
+        family = self.family.inverse() if inverse else self.family
+        if work_resolution is None:
+            return family
+        if not hasattr(family.config, "work_resolution"):
+            raise UserError(
+                f"{type(family).__name__.lower()} works at each picture's own size.",
+                "Leave --work-resolution out; colorize has it.",
+            )
+        return family.changed(work_resolution=work_resolution)
 
     def answer(
-        self, opened: Opened, *, seed: int = 0, tile: int | None = None, inverse: bool = False
+        self,
+        opened: Opened,
+        *,
+        seed: int = 0,
+        tile: int | None = None,
+        inverse: bool = False,
+        work_resolution: int | None = None,
     ) -> Opened:
         """`apply` on a picture that was read.
 
         Raises:
-            UserError: the model makes pictures of noise.
+            UserError: the model makes pictures of noise, fills holes and was told of none, or has no
+                such setting.
         """
-        return answer(self.answers(inverse=inverse), self.device, opened, seed=seed, tile=tile)
+        family = self.answers(inverse=inverse, work_resolution=work_resolution)
+        return answer(family, self.device, opened, seed=seed, tile=tile)
 
     @torch.no_grad()
     def _run(
@@ -221,6 +245,37 @@ class Model:
                 f"Give one number from 0 to {len(classes) - 1}, or one for each sample.",
             )
         return numbers.long()
+
+
+def _opened(image: Image.Image | np.ndarray | str | Path) -> Opened:
+    """A picture of any kind but a tensor.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return Opened.of(Image.fromarray(image))
+    if isinstance(image, Image.Image):
+        return Opened.of(normalise(image))
+    try:
+        return Opened.read(Path(image))
+    except Fault as fault:
+        raise UserError(f"'{image}' cannot be read: {fault.reason}.", "Give another.") from fault
+
+
+def _holed(opened: Opened, mask: Image.Image | np.ndarray | Tensor | str | Path | None) -> Opened:
+    """The picture with the hole that a mask shows.
+
+    Raises:
+        UserError: the mask has another size, or its file cannot be read.
+    """
+    if mask is None:
+        return opened
+    light = mask.float() * 2.0 - 1.0 if isinstance(mask, Tensor) else _opened(mask).colour
+    try:
+        return with_hole(opened, grey(light), "given")
+    except Fault as fault:
+        raise UserError(f"{fault.reason}.", "Give one of the picture's size.") from fault
 
 
 def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Model:

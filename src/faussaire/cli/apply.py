@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from faussaire.cli.console import err, out, parse, print_json
 from faussaire.core.errors import UserError
+
+if TYPE_CHECKING:
+    from faussaire.application import Job
+    from faussaire.core.family import Family
+    from faussaire.holes import Finder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,13 @@ class Options:
         tile: pixels a side that are handled at once, in tiles that fade into each other; 0: whole
             pictures; None: tiles of 1024 for those that are larger.
         inverse: the way back, which cyclegan has.
+        work_resolution: pixels of the shorter side at which colorize makes colours, which are then
+            enlarged; 0: the picture's own; None: as it was trained.
+        masks: for inpaint, what is missing: a folder with a mask for each picture, by name, or one mask
+            for all; light places are missing.
+        mask_colour: missing is what has this colour, as a name or #rrggbb.
+        mask_tolerance: levels, of 255, by which each of red, green and blue may differ from it.
+        mask_alpha: missing is what is transparent.
         format: ending of all results, such as png; None: as the inputs'.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to run.
@@ -39,12 +52,52 @@ class Options:
     seed: int = 0
     tile: int | None = None
     inverse: bool = False
+    work_resolution: int | None = None
+    masks: Path | None = None
+    mask_colour: str | None = None
+    mask_tolerance: int = 8
+    mask_alpha: bool = False
     format: Literal["png", "jpg", "webp", "tif"] | None = None
     checkpoint: str = "latest"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     overwrite: bool = False
     skip: bool = False
     json: bool = False
+
+
+def _finder(options: Options, jobs: Sequence[Job], family: Family[Any]) -> Finder:
+    """What finds the hole of each picture, where the family fills holes.
+
+    Raises:
+        UserError: nothing says where holes are, two things do, or the family fills none.
+    """
+    from faussaire import holes
+
+    given = {
+        "--masks": options.masks is not None,
+        "--mask-colour": options.mask_colour is not None,
+        "--mask-alpha": options.mask_alpha,
+    }
+    named = [flag for flag, there in given.items() if there]
+    name = type(family).__name__.lower()
+    if not family.fills:
+        if named:
+            raise UserError(
+                f"{name} fills no holes, and {named[0]} says where they are.",
+                f"Leave {named[0]} out, or give a run of inpaint.",
+            )
+        return lambda job, opened: opened
+    if len(named) != 1:
+        what = " and ".join(named) if named else "nothing"
+        raise UserError(
+            f"{name} must be told in one way what is missing, and {what} was given.",
+            "Give --masks FOLDER, --mask-colour '#ff00ff' or --mask-alpha.",
+        )
+    if options.masks is not None:
+        return holes.by_files(jobs, options.masks)
+    if options.mask_colour is not None:
+        return holes.by_colour(options.mask_colour, options.mask_tolerance)
+    return holes.by_alpha
 
 
 def run(arguments: list[str]) -> int:
@@ -60,7 +113,9 @@ def run(arguments: list[str]) -> int:
     jobs = application.gather(options.pictures, options.out, options.format)
     waiting = [job for job in jobs if not (options.skip and job.target.exists())]
     model = load(options.run, checkpoint=options.checkpoint, device=options.device)
-    model.answers(inverse=options.inverse)  # or it would be said for every file
+    how = {"inverse": options.inverse, "work_resolution": options.work_resolution}
+    model.answers(**how)  # or what cannot be would be said for every file
+    find = _finder(options, jobs, model.family)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("pictures", total=len(waiting))
 
@@ -69,11 +124,10 @@ def run(arguments: list[str]) -> int:
 
         failed = application.work(
             waiting,
-            lambda opened: model.answer(
-                opened, seed=options.seed, tile=options.tile, inverse=options.inverse
-            ),
+            lambda opened: model.answer(opened, seed=options.seed, tile=options.tile, **how),
             overwrite=options.overwrite,
             done=done,
+            find=find,
         )
     if options.json:
         lost = {one.source for one in failed}

@@ -89,6 +89,8 @@ class Family(Generic[ConfigT]):
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
+        fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
+            missing, and -1 elsewhere.
 
     Attributes:
         config: the settings.
@@ -109,6 +111,7 @@ class Family(Generic[ConfigT]):
     applies: ClassVar[bool] = False
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
+    fills: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config

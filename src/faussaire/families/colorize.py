@@ -15,9 +15,9 @@ picture and G(x) of the network:
 
 M is how colourful a picture is (Hasler and Süsstrunk 2003, `metrics/paired.py`). An error is least for
 colours that are the middle of all that could be: brown. The adversarial loss alone takes long to defeat
-that. DDColor (Kang et al. 2023, arXiv 2212.11613, equation 5) lowers 1 - M(G) / 100; here the term ends where
-the batch's results are as colourful as a share s of real pictures (`vivid`), so that grey pictures stay
-grey, and loud colours win nothing. Zhang's rebalancing of rare colours is left out.
+that. DDColor (Kang et al. 2023, arXiv 2212.11613) lowers 1 - M(G) / 100; here the term ends where the
+batch's results are as colourful as a share s of real pictures (`vivid`), so that loud colours win
+nothing. Zhang's rebalancing of rare colours, the other way, is left out.
 
 What comes out has the lightness of what went in, exactly and in full resolution: the network
 works with the picture brought to about the size that it was trained at (`work_resolution`), and the
