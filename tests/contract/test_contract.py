@@ -185,7 +185,6 @@ WITHOUT_BATCH_STATISTICS = (
     "msggan-conditional",
     "pix2pix",
     "colorize",
-    "inpaint-generator=gated",
     "ring",
     "wgan",
 )
