@@ -13,7 +13,14 @@ from faussaire.core.clock import Clock
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
-from faussaire.families.colorize import Colorize, ColorizeConfig, normalised, restored
+from faussaire.families.colorize import (
+    Colorize,
+    ColorizeConfig,
+    guided,
+    normalised,
+    resized,
+    restored,
+)
 from faussaire.metrics.paired import colourfulness
 from faussaire.model import Model
 from faussaire.nn.lab import in_gamut, lab_to_rgb, rgb_to_lab
@@ -84,6 +91,23 @@ def test_the_term_against_brown_ends_where_results_are_colourful_enough():
     grey = torch.cat([lab[:, :1], 0.0 * lab[:, 1:]], dim=1).requires_grad_()
     made.comparison(batch(real), grey, CLOCK)["colour"].backward()
     assert grey.grad.isfinite().all()
+
+
+def test_colours_are_enlarged_along_edges():
+    light = torch.full((1, 1, 80, 80), -0.6)
+    light[..., 43:] = 0.6  # an edge that the small picture has not where it is
+    small = resized(light, (16, 16))
+    torch.manual_seed(0)
+    colours = torch.cat([0.5 * small.sign(), -0.3 * small.sign()], dim=1)
+    colours = colours + 0.1 * torch.randn_like(colours)
+    wanted = torch.cat([0.5 * light.sign(), -0.3 * light.sign()], dim=1)
+    errors = [
+        (guided(colours, small, light, radius) - wanted).abs()[..., 38:48].mean()
+        for radius in (2, 0)
+    ]
+    assert errors[0] < 0.6 * errors[1]
+    even = torch.full((1, 2, 16, 16), 0.25)
+    torch.testing.assert_close(guided(even, small, light, 2), torch.full((1, 2, 80, 80), 0.25))
 
 
 def test_lab_in_the_range_of_networks_and_back():

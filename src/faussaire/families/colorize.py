@@ -21,7 +21,8 @@ nothing. Zhang's rebalancing of rare colours, the other way, is left out.
 
 What comes out has the lightness of what went in, exactly and in full resolution: the network
 works with the picture brought to about the size that it was trained at (`work_resolution`), and the
-colours are enlarged. A colour that sRGB lacks at this lightness becomes less colourful, not lighter.
+colours are enlarged along the picture's own edges (`guided`). A colour that sRGB lacks at this
+lightness becomes less colourful, not lighter.
 
 Dropout in three layers, which is z in Isola et al., is there in training and not in use: one grey
 picture has one result.
@@ -67,6 +68,8 @@ class ColorizeConfig(GameConfig):
         patch_halvings: of the discriminator: 3 judges patches of 70x70 pixels, 2 of 34, 1 of 16.
         work_resolution: pixels of the shorter side at which colours are made when the model is used;
             None: as it was trained; 0: the picture's own.
+        guide: pixels at that size within which colours follow the lightness when they are enlarged,
+            which keeps them inside edges and evens out dots; 0: they are just enlarged.
     """
 
     lambda_l1: float = 100.0
@@ -77,6 +80,7 @@ class ColorizeConfig(GameConfig):
     halvings: int | None = None
     patch_halvings: int = 2
     work_resolution: int | None = None
+    guide: int = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,6 +92,7 @@ class ColorizeConfig(GameConfig):
             vivid=(0.01, 2),
             width=(1, 1024),
             patch_halvings=(1, 6),
+            guide=(0, 100),
         )
         if self.halvings is not None:
             check_range(self, halvings=(1, 10))
@@ -193,9 +198,9 @@ class Colorize(Translator[ColorizeConfig]):
 
     def apply(self, x: Tensor, draws: Draws) -> Tensor:
         lightness = rgb_to_lab(x)[:, :1]
-        size = (x.shape[2], x.shape[3])
-        small = resized(lightness / LIGHT - 1.0, self.working_size(*size))
-        colours = resized(self.nets["generator"](small), size)
+        light = lightness / LIGHT - 1.0
+        small = resized(light, self.working_size(x.shape[2], x.shape[3]))
+        colours = guided(self.nets["generator"](small), small, light, self.config.guide)
         return lab_to_rgb(in_gamut(torch.cat([lightness, COLOUR * colours], dim=1)))
 
     def working_size(self, height: int, width: int) -> tuple[int, int]:
@@ -215,6 +220,33 @@ def normalised(lab: Tensor) -> Tensor:
 def restored(x: Tensor) -> Tensor:
     """The inverse of `normalised`."""
     return torch.cat([LIGHT * (x[:, :1] + 1.0), COLOUR * x[:, 1:]], dim=1)
+
+
+def guided(colours: Tensor, small: Tensor, light: Tensor, radius: int) -> Tensor:
+    """Colours (N, 2, h, w) enlarged so that they change where the lightness does, (N, 2, H, W).
+
+    He and Sun 2015, "Fast Guided Filter", arXiv 1505.00996, algorithm 2: around each place colours are
+    taken as p L + q, p and q by least squares over a square with a penalty on p, evened out, enlarged,
+    and applied to the large picture's L.
+
+    Args:
+        colours: of the small picture.
+        small, light: lightness of the small picture (N, 1, h, w) and of the large one (N, 1, H, W).
+        radius: the square has 2 radius + 1 pixels a side; 0: colours are just enlarged.
+    """
+    size = (light.shape[2], light.shape[3])
+    if not radius:
+        return resized(colours, size)
+
+    def mean(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 2 * radius + 1, 1, radius, count_include_pad=False)
+
+    middle, level = mean(small), mean(colours)
+    spread = mean(small.square()) - middle.square()
+    together = mean(small * colours) - middle * level
+    slope = together / (spread.clamp(min=0.0) + 0.01)
+    offset = level - slope * middle
+    return resized(mean(slope), size) * light + resized(mean(offset), size)
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
