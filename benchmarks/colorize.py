@@ -12,7 +12,8 @@ the order of their names, in full size, as `faussaire apply` makes them:
 
 Each alone is easy: brown wins the first against any bold guess, and loud colours the second. A sheet
 of grey, made and real ones is written to FOLDER. --ablations trains without the term against brown
-(`lambda_colour=0`), and without a discriminator, too; --run measures a run that is there.
+(`lambda_colour=0`), and without a discriminator, too; --run measures a run that is there. `guide=0`
+is the same model with its colours plainly enlarged.
 """
 
 from __future__ import annotations
@@ -137,9 +138,14 @@ def main() -> None:
         share = colour / figures(real, real)[1]
         print(
             f"{name:24}{quality:8.2f}{colour:16.1f}  {share:4.0%} of the photographs', "
-            f"{spent / 60:.0f} min of one core",
+            f"{model.examples} examples, {spent / 60:.0f} min of one core",
             flush=True,
         )
+        if model.family.config.guide:
+            model.family = model.family.changed(guide=0)
+            plain = [(model.apply((x + 1.0) / 2.0) * 255.0).round() / 127.5 - 1.0 for x in grey]
+            quality, colour = figures(plain, real)
+            print(f"{'  guide=0':24}{quality:8.2f}{colour:16.1f}", flush=True)
         rows = [(grey[i], made[i], real[i]) for i in range(0, 100, 8)]
         sheet(rows, options.out / f"{run.name}.png")
 
