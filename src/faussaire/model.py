@@ -152,9 +152,7 @@ class Model:
             return np.asarray(found.image())
         return self.answer(_holed(_opened(image), mask), **how).image()
 
-    def answers(
-        self, *, inverse: bool = False, work_resolution: int | None = None
-    ) -> Family[Any]:
+    def answers(self, *, inverse: bool = False, work_resolution: int | None = None) -> Family[Any]:
         """The family that `answer` asks: this one, its way back, or it at another resolution.
 
         Raises:

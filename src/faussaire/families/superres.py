@@ -194,7 +194,7 @@ class SRResNet(nn.Module):
         else:
             tail += [_convolution(width, channels * scale**2, kernel), nn.PixelShuffle(scale)]
         self.tail = nn.Sequential(*tail)
-        for block in self.body[:-1]:
+        for block in self.body[:-1]:  # pyright: ignore[reportGeneralTypeIssues]
             _scaled(block.two, 0.1)  # pyright: ignore[reportArgumentType]  # near x at first
         if residual:
             _scaled(self.tail[-1 if steps else -2], 0.0)
