@@ -1,13 +1,13 @@
 """The doctor's verdicts on the recorded runs, beside the truth.
 
-    python benchmarks/doctor/judge.py RECORDS [--half tune|report|fresh|all] [--each]
+    python benchmarks/doctor/judge.py RECORDS [--half tune|report|second|third|all] [--each]
 
 RECORDS is the folder `cases` of `run.py`, or `records.jsonl.gz`, which `--pack FILE` makes of it: what
 the doctor saw of each run, and the facts.
 
 The rules and their thresholds (`doctor.verdicts`) were made with the first half of the catalogue before
 its eyes; the second half, which was trained after they stood, was looked at before the last three
-changes. The fresh runs, of all cases with other seeds, were trained after everything stood.
+changes. The second and third set, of all cases with other seeds, were trained after everything stood.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from catalogue import cases
+from catalogue import SETS, cases
 from truth import illness, usual_fids
 
 from faussaire.doctor.chart import Entry
@@ -40,7 +40,7 @@ def load(path: Path) -> list[Record]:
     else:
         records = [json.loads(one.read_text()) for one in path.glob("*.json")]
         records = [slim(record) for record in records]
-    order = {case.name: place for place, case in enumerate([*cases(), *cases(fresh=True)])}
+    order = {case.name: place for place, case in enumerate(c for name in SETS for c in cases(name))}
     return sorted((r for r in records if r["name"] in order), key=lambda r: order[r["name"]])
 
 
@@ -64,11 +64,12 @@ def slim(record: Record) -> Record:
 
 
 def halves() -> dict[str, str]:
-    """`tune`, `report` or `fresh` for each name."""
+    """`tune` or `report` for each name of the first set, `second` or `third` for the others."""
     names = [case.name for case in cases()]
     middle = len(names) // 2
     first = {name: "tune" if place < middle else "report" for place, name in enumerate(names)}
-    return first | {case.name: "fresh" for case in cases(fresh=True)}
+    later = {case.name: which for which in ("second", "third") for case in cases(which)}
+    return first | later
 
 
 def verdicts(record: Record) -> list[tuple[float, str, bool]]:
@@ -93,7 +94,7 @@ def first_ill(course: list[tuple[float, str, bool]], until: float) -> tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=Path)
-    parser.add_argument("--half", choices=["tune", "report", "fresh", "all"], default="all")
+    parser.add_argument("--half", choices=["tune", "report", "second", "third", "all"], default="all")
     parser.add_argument("--each", action="store_true", help="a line for each run")
     parser.add_argument("--pack", type=Path)
     options = parser.parse_args()

@@ -1,12 +1,12 @@
 """Train the catalogue and keep what the doctor saw and what was true.
 
-    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance] [--fresh]
+    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance] [--set third]
 
 DATA holds `fashion_mnist/`, `mnist_t10k/`, `emoji_noto/` and, for the FID,
 `weights/squeezenet1_1_features.safetensors`. Each case leaves `FOLDER/cases/NAME.json`: its events and
 the facts that `truth.py` decides on. What is there, or has been begun, is not run again, so that several
 such commands can share the work; about a minute and a half for a case on one core. `--balance` trains
-with `--balance auto`, into `FOLDER/balanced`; `--fresh` takes other seeds.
+with `--balance auto`, into `FOLDER/balanced`; other sets have other seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent))
-from catalogue import POINTS, Case, cases
+from catalogue import POINTS, SETS, Case, cases
 
 import faussaire
 from faussaire.core.batch import mix
@@ -285,12 +285,12 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--balance", action="store_true")
-    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--set", choices=[*SETS], default="first")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
     folder = options.out / ("balanced" if options.balance else "cases")
     folder.mkdir(parents=True, exist_ok=True)
-    for case in cases(options.fresh):
+    for case in cases(options.set):
         if options.only not in case.name:
             continue
         if options.list:

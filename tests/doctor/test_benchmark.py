@@ -13,14 +13,14 @@ FOLDER = Path(__file__).parents[2] / "benchmarks" / "doctor"
 
 @pytest.mark.parametrize(
     ("half", "recall", "false_alarms"),
-    [("tune", 95, 5), ("report", 75, 1), ("fresh", 89, 6)],
+    [("tune", 95, 5), ("report", 75, 1), ("second", 89, 6)],
 )
 def test_illness_is_named_early_and_health_is_not_called_ill(half, recall, false_alarms):
     said = subprocess.run(
         [
             sys.executable,
             str(FOLDER / "judge.py"),
-            str(FOLDER / ("fresh.jsonl.gz" if half == "fresh" else "records.jsonl.gz")),
+            str(FOLDER / ("second.jsonl.gz" if half == "second" else "records.jsonl.gz")),
             "--half",
             half,
         ],
@@ -36,6 +36,6 @@ def test_illness_is_named_early_and_health_is_not_called_ill(half, recall, false
         return int(count), int(named.split()[0])
 
     ill, well = early("all ill"), early("all well")
-    assert ill[0] + well[0] == (72 if half == "fresh" else 36)
+    assert ill[0] + well[0] == (72 if half == "second" else 36)
     assert 100 * ill[1] >= recall * ill[0]
     assert 100 * well[1] <= false_alarms * well[0]
