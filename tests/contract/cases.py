@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from faussaire.core.batch import RowDraws
@@ -37,6 +38,7 @@ class Case:
         batch: examples in a batch.
         scale: length of its runs relative to the toys'.
         grey: whether it learns from grey pictures, too.
+        slow: whether `make test` leaves it out: another configuration of a family that it has.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Case:
     batch: int = 16
     scale: float = 1.0
     grey: bool = True
+    slow: bool = False
     table: Callable[[Pictures], dict[str, np.ndarray]] | None = None
     """What the doctor is shown of its data."""
 
@@ -104,7 +107,13 @@ def _family(name: str, **settings: Any) -> Case:
 
 
 def _translator(
-    name: str, *, together: bool = True, inputs: int = 3, grey: bool = True, **settings: Any
+    name: str,
+    *,
+    together: bool = True,
+    inputs: int = 3,
+    grey: bool = True,
+    slow: bool = False,
+    **settings: Any,
 ) -> Case:
     """A family that makes pictures of pictures, from pairs or from two sets."""
 
@@ -134,6 +143,7 @@ def _translator(
         batch=4,
         scale=1 / 40,
         grey=grey,
+        slow=slow,
         table=lambda spec: pairs(fitting(spec)),
     )
 
@@ -225,6 +235,7 @@ FAMILIES = [
         **{"net": "rrdb", "width": 8, "blocks": 1, "grow": 4, "tail": "steps", "scale": 4},
         **{"loss": "relativistic-average", "degradation": "photo", "residual": False},
         **{"discriminator_width": 4, "perceptual": "none", "pixel_share": 0.1},
+        slow=True,
     ),
     _translator("colorize", grey=False, width=8),
     # In so short a run every logit is within the hinge's margins, where D's last bias has no gradient.
@@ -235,6 +246,7 @@ FAMILIES = [
         "inpaint",
         **{"generator": "gated", "masks": "thin", "loss": "least-squares", "width": 4},
         discriminator_width=8,
+        slow=True,
     ),
     _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
 ]
@@ -250,6 +262,13 @@ CASES = [
         for name, toy in TOYS.items()
     ),
 ]
+
+
+def each(cases: list[Case]) -> pytest.MarkDecorator:
+    """Parametrises a test by cases; slow ones are marked."""
+    marked = [pytest.param(one, marks=pytest.mark.slow if one.slow else ()) for one in cases]
+    return pytest.mark.parametrize("case", marked, ids=str)
+
 
 CPU = Device(name="cpu", precision="float32")
 TOTAL = 3840

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import CASES, CPU, FAMILIES, SMALL, build, content, differing, forged, train
+from cases import CASES, CPU, FAMILIES, SMALL, build, content, differing, each, forged, train
 
 from faussaire.core.average import decay
 from faussaire.core.batch import RowDraws
@@ -24,8 +24,8 @@ from faussaire.data.stream import Stream
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.watch import Watch
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_family = pytest.mark.parametrize("case", FAMILIES, ids=str)
+every_case = each(CASES)
+every_family = each(FAMILIES)
 
 
 class Ears:
@@ -190,9 +190,7 @@ WITHOUT_BATCH_STATISTICS = (
 )
 
 
-@pytest.mark.parametrize(
-    "case", [case for case in CASES if case.name.startswith(WITHOUT_BATCH_STATISTICS)], ids=str
-)
+@each([case for case in CASES if case.name.startswith(WITHOUT_BATCH_STATISTICS)])
 def test_a_batch_in_parts_trains_as_the_whole(case):
     """To rounding, which Adam magnifies where gradients are tiny: the bound is on the norm."""
     ends = {}

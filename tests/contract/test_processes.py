@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES, build, content, train
+from cases import CASES, build, content, each, train
 from two_processes import UNTIL
 
 from cli.commands import free_port
@@ -51,7 +51,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, to
     return torch.load(folder / "together.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@each([case for case in CASES if not case.slow])
 def test_two_processes_end_as_one(case, together):
     """To rounding: sums over halves of a batch are added in another order, and Adam's division by a
     square root magnifies the difference where gradients are tiny, so the bound is on the norm.

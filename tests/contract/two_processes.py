@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     world = World.join()
     fused.reduce_statistics = world.sum
     found = {}
-    for case in CASES:
+    for case in (case for case in CASES if not case.slow):
         state = build(case)
         train(case, state, UNTIL, world=world)
         mine = content(state)
