@@ -412,7 +412,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
                 "Keep the best checkpoint rather than the last (--evaluate-every)."
             )
         if not self.config.conditional:
-            found.append("Without classes BigGAN has little over sngan, which is simpler.")
+            found.append("Without classes BigGAN is sngan with z in every block; that is simpler.")
         return found
 
     def settle(self, draws: Draws) -> None:
