@@ -26,7 +26,6 @@ from faussaire.core.errors import UserError, nearest
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.phase import stage_at
 from faussaire.core.state import State
-from faussaire.data.decode import Fault, decode, decoding, normalise
 from faussaire.data.parallel import Progress
 from faussaire.families.styletransfer import (
     LEAST_SIDE,
@@ -39,9 +38,8 @@ from faussaire.families.styletransfer import (
 )
 from faussaire.metrics.extractors import ignore
 from faussaire.metrics.maps import FeatureMaps, Pool, choose, open_maps
+from faussaire.originals import Picture, read_picture
 from faussaire.report.pictures import to_image, to_uint8
-
-Picture = str | Path | Image.Image
 
 _BESIDES = 20_000.0  # pixels that would take as long as what a step does besides
 TICK = 0.5
@@ -296,54 +294,6 @@ def _shown(state: State, step: int) -> Image.Image:
     with state.sampling() as family:
         assert isinstance(family, StyleTransfer)
         return to_image(to_uint8(family.picture(list(family.nets).index(stage.name)))[0])
-
-
-@dataclass(frozen=True)
-class Original:
-    """A picture that was read: (1, 3, H, W) in [-1, 1] on white, and its transparency, if any."""
-
-    tensor: Tensor
-    alpha: Image.Image | None
-
-    def like(self, painted: Tensor) -> Image.Image:
-        """A painted picture as an image, transparent where this one was."""
-        image = to_image(to_uint8(painted)[0])
-        if self.alpha is not None:
-            image.putalpha(self.alpha.resize(image.size, Image.Resampling.LANCZOS))
-        return image
-
-
-def read_picture(source: Picture) -> Original:
-    """A picture from a file or from Pillow, upright, in RGB.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
-    if isinstance(source, Image.Image):
-        image, what = source, "The picture"
-    else:
-        path = Path(source).expanduser()
-        what = f"'{path}'"
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{what} cannot be read ({error.strerror or error}).", "Give the path of a picture."
-            ) from error
-    try:
-        with decoding():
-            image = normalise(source) if isinstance(source, Image.Image) else decode(raw).image
-    except Fault as fault:
-        raise UserError(
-            f"{what} cannot be used: {fault.reason}.", "Give another picture."
-        ) from fault
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    if alpha is not None:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-        alpha = alpha if np.asarray(alpha).min() < 255 else None
-    pixels = np.asarray(image.convert("RGB"), np.float32) / 127.5 - 1.0
-    return Original(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None], alpha)
 
 
 def recoloured(style: Tensor, content: Tensor) -> Tensor:

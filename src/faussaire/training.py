@@ -203,6 +203,7 @@ def _train(
         world.barrier()  # every process has read what the leader now puts aside
         for path in complaints if world.leads else ():
             checkpoints.set_aside(path)
+    state.family.begin()
     _agree(shop, state)
     if settings.training.duration is None and total < state.clock.examples:
         raise UserError(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from faussaire.core.loop import Loop, Plan
 from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.families import load_family
+from faussaire.metrics.maps import NETWORKS, FeatureMaps, Recipe
 from toys import TOYS
 
 
@@ -39,6 +41,7 @@ class Case:
         scale: length of its runs relative to the toys'.
         grey: whether it learns from grey pictures, too.
         slow: whether `make test` leaves it out: another configuration of a family that it has.
+        game: whether two players play, whom the doctor could look at.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Case:
     scale: float = 1.0
     grey: bool = True
     slow: bool = False
+    game: bool = True
     table: Callable[[Pictures], dict[str, np.ndarray]] | None = None
     """What the doctor is shown of its data."""
 
@@ -145,6 +149,38 @@ def _translator(
         grey=grey,
         slow=slow,
         table=lambda spec: pairs(fitting(spec)),
+    )
+
+
+def _looking(case: Case) -> Case:
+    """The same without files: its frozen network is random, and so is what it is to paint like."""
+
+    def make(spec: Pictures = SMALL) -> Family[Any]:
+        family = case.make(spec)
+        family.maps = random_maps(family.recipe)  # type: ignore[attr-defined]
+        if hasattr(family, "learn"):
+            generator = torch.Generator().manual_seed(12)
+            family.learn(torch.rand(1, 3, 24, 20, generator=generator) * 2.0 - 1.0)
+        return family
+
+    return replace(case, make=make, game=False)
+
+
+def random_maps(recipe: Recipe) -> FeatureMaps:
+    """SqueezeNet 1.1 as it is before it has learnt anything."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(11)
+        net, layers = NETWORKS["squeezenet1.1"].build()
+        for layer in net.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
+    return FeatureMaps(
+        net.get_submodule("features").children(),
+        layers,
+        recipe.layers,
+        mean=(0.5,) * 3,
+        deviation=(0.25,) * 3,
+        pool=recipe.pool,
     )
 
 
@@ -249,6 +285,11 @@ FAMILIES = [
         slow=True,
     ),
     _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
+    _looking(
+        _translator(
+            "faststyle", style=Path("painting.png"), perceptual="squeezenet1.1", width=4, blocks=1
+        )
+    ),
 ]
 CASES = [
     *FAMILIES,

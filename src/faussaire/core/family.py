@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -127,6 +127,36 @@ class Family(Generic[ConfigT]):
     def makes(cls, config: Any, channels: int) -> int:
         """Channels of the inputs that it makes of each picture with `channels` itself; 0: none."""
         return 0
+
+    @classmethod
+    def chosen(cls, config: ConfigT, progress: Callable[[str, int, int], None]) -> ConfigT:
+        """The settings with what was left to choose filled in, as a run that begins keeps them.
+
+        Args:
+            config: the settings as they were given.
+            progress: called as progress(what, done, total) where this takes long.
+
+        Raises:
+            UserError: what they ask for cannot be had.
+        """
+        return config
+
+    def frozen(self) -> Mapping[str, nn.Module]:
+        """Networks that losses look through and nobody trains: read once, no part of a checkpoint.
+
+        Asked for when a state is made, before anything is written.
+
+        Raises:
+            UserError: their weights cannot be had.
+        """
+        return {}
+
+    def begin(self) -> None:
+        """Read what else training needs, and a checkpoint, if there was one, did not hold.
+
+        Raises:
+            UserError: it cannot be had.
+        """
 
     @property
     def takes(self) -> int:

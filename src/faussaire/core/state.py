@@ -43,7 +43,7 @@ class State:
             {name: family.nets[name] for name in family.averaged},
             half_life=family.half_life if half_life is None else half_life,
         )
-        for net in family.nets.values():
+        for net in [*family.nets.values(), *family.frozen().values()]:
             device.prepare(net)
         for net in self.average.nets.values():
             device.prepare(net, compile=False)  # previews are too rare to repay compilation

@@ -22,6 +22,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),
+    "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
     "r3gan": ("r3gan", "R3GAN"),

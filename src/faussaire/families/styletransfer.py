@@ -50,24 +50,9 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.optim import LBFGS, Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
-from faussaire.metrics.maps import FeatureMaps, Pool
+from faussaire.metrics.maps import FeatureMaps, Recipe
 
 LEAST_SIDE = 32  # pixels, which the networks halve five times
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is looked through.
-
-    Attributes:
-        content: layers and their weights, for the content loss.
-        style: for the style loss.
-        pool: in place of the network's max poolings.
-    """
-
-    content: Mapping[str, float]
-    style: Mapping[str, float]
-    pool: Pool = "average"
 
 
 #: By network. Those of VGG-19 are the papers'. SqueezeNet's were chosen by eye: its first layers, which

@@ -58,7 +58,7 @@ from faussaire.game import GameConfig
 from faussaire.metrics.maps import open_maps
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.weights import VGG_19, Unavailable, fill, obtain, read_tensors
-from faussaire.nn.degrade import enlarged, rounded, shrunk
+from faussaire.nn.degrade import enlarged, rgb, rounded, shrunk
 from faussaire.nn.degrade_photo import photo
 from faussaire.nn.sizes import mirrored, multiple_of
 from faussaire.nn.spectral import spectral
@@ -697,16 +697,11 @@ def _vgg19() -> Eye:
     """Mean absolute differences of VGG-19's maps, weighted as in Real-ESRGAN."""
     maps = open_maps("vgg19", obtain(VGG_19), _VGG_LAYERS)
 
-    def shown(x: Tensor) -> Tensor:
-        if x.shape[1] == 4:  # transparent pictures lie on white
-            x = (x[:, :3] + 1.0) * (x[:, 3:] + 1.0) / 2.0 - x[:, 3:]
-        return x.expand(-1, 3, -1, -1)
-
     def eye(fake: Tensor, real: Tensor) -> Tensor:
         maps.to(fake.device)
         with torch.no_grad():
-            targets = maps(shown(real))
-        found = maps(shown(fake))
+            targets = maps(rgb(real))
+        found = maps(rgb(fake))
         terms = [w * (found[key] - targets[key]).abs().mean() for key, w in _VGG_LAYERS.items()]
         return torch.stack(terms).sum()
 

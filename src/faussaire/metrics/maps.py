@@ -6,7 +6,9 @@ downloaded once, and SqueezeNet 1.1, 3 MB, which stands in for it where that can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +32,26 @@ from faussaire.metrics.weights import (
 
 Pool = Literal["max", "average"]
 Colour = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is looked through.
+
+    Attributes:
+        content: layers and their weights, for the content loss.
+        style: for the style loss.
+        pool: in place of the network's max poolings.
+    """
+
+    content: Mapping[str, float]
+    style: Mapping[str, float]
+    pool: Pool = "average"
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of all layers that are looked at."""
+        return list(dict.fromkeys([*self.content, *self.style]))
 
 
 class FeatureMaps(nn.Module):
@@ -86,6 +108,15 @@ class FeatureMaps(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The layers looked at, from shallow to deep."""
         return tuple(name for _, name in sorted(self._places.items()))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights of the layers that are computed, whatever file they came in: 16 digits."""
+        digest = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = ((x + 1.0) / 2.0 - self.mean) / self.deviation
@@ -207,6 +238,66 @@ def _obtain(name: str, weights: Path | None, progress: Progress | None) -> Path:
             error.cause,
             f"Fetch {file.url} by hand and give its path as weights, or take the extractor {others}.",
         ) from error
+
+
+def settled(
+    name: str, known: str | None, recipes: Mapping[str, Recipe], progress: Progress | None = None
+) -> tuple[str, str]:
+    """Which network a run that begins looks through, and the fingerprint of its weights.
+
+    Args:
+        name: one of `NETWORKS`, or `auto` as in `choose`.
+        known: the fingerprint, where the run has begun already, with its network.
+        recipes: how each network is looked through, by name.
+        progress: called as progress(what, done, total) during a download.
+
+    Raises:
+        UserError: the weights cannot be had.
+    """
+    if known is not None and name != "auto":
+        return name, known
+    with _for_training(name, None):
+        found, path = choose(name, note=lambda sentence: None, progress=progress)
+    recipe = recipes[found]
+    return found, open_maps(found, path, recipe.layers, pool=recipe.pool).fingerprint
+
+
+def proved(name: str, known: str | None, recipe: Recipe) -> FeatureMaps:
+    """The maps of the network that something was trained with, and of no other.
+
+    Args:
+        name: one of `NETWORKS`.
+        known: the fingerprint of before; None: any will do.
+        recipe: how it is looked through.
+
+    Raises:
+        UserError: the weights cannot be had, or are others.
+    """
+    with _for_training(name, known):
+        path = _obtain(name, None, None)
+    maps = open_maps(name, path, recipe.layers, pool=recipe.pool)
+    if known is not None and maps.fingerprint != known:
+        raise UserError(
+            f"The weights of {name} in '{path}' are not those that this was trained with: their "
+            f"fingerprint is {maps.fingerprint}, not {known}.",
+            "Name the file that it was trained with by FAUSSAIRE_WEIGHTS.",
+        )
+    return maps
+
+
+@contextmanager
+def _for_training(name: str, known: str | None) -> Iterator[None]:
+    """Says what to do where weights are missing, as `faussaire train` and `apply` have it."""
+    try:
+        yield
+    except Unavailable as error:
+        urls = {other: network.file.url for other, network in NETWORKS.items()}
+        which = urls.get(name, " or ".join(urls.values()))
+        hint = f"Fetch {which} by hand and name its path by FAUSSAIRE_WEIGHTS"
+        others = [other for other in urls if other != name]
+        if known is None and name in urls:
+            hint += f", or train with --perceptual {' or '.join(others)}"
+        raise Unavailable(error.cause, f"{hint}.") from error
 
 
 def open_maps(name: str, path: Path, wanted: Iterable[str], *, pool: Pool = "max") -> FeatureMaps:

@@ -45,6 +45,13 @@ def grey(x: Tensor) -> Tensor:
     return (x[:, :3] * weights).sum(dim=1, keepdim=True)
 
 
+def rgb(x: Tensor) -> Tensor:
+    """Pictures (N, 1, 3 or 4, H, W) in [-1, 1] as (N, 3, H, W): transparent ones lie on white."""
+    if x.shape[1] == 4:
+        return (x[:, :3] + 1.0) * (x[:, 3:] + 1.0) / 2.0 - x[:, 3:]
+    return x.expand(-1, 3, -1, -1)
+
+
 def edges(x: Tensor) -> Tensor:
     """Dark lines on white where the luma changes, (N, 1, H, W) in [-1, 1].
 
