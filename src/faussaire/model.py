@@ -24,6 +24,7 @@ from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
 from faussaire.holes import with_hole
 from faussaire.nn.degrade import grey
+from faussaire.originals import Picture, read_picture
 from faussaire.report import pictures
 
 _BATCH = 64
@@ -117,6 +118,9 @@ class Model:
         inverse: bool = False,
         mask: Image.Image | np.ndarray | Tensor | str | Path | None = None,
         work_resolution: int | None = None,
+        style: Picture | Sequence[Picture] | None = None,
+        share: Sequence[float] | None = None,
+        strength: float = 1.0,
     ) -> Any:
         """What the model makes of a picture, as large as it (times the model's scale).
 
@@ -130,6 +134,9 @@ class Model:
                 kind that `image` may be, or (N, 1, H, W) in [0, 1].
             work_resolution: pixels of the shorter side at which colorize makes colours; None: as
                 trained.
+            style: for adain, a painting (a path, or a Pillow image), or several to be mixed.
+            share: of each painting in the mixture; None: equal ones.
+            strength: 0 to 1, from the picture's own manner to the paintings'.
 
         Raises:
             UserError: the model makes pictures of noise, has no way back, the file cannot be read, or
@@ -140,6 +147,9 @@ class Model:
             "tile": tile,
             "inverse": inverse,
             "work_resolution": work_resolution,
+            "style": style,
+            "share": share,
+            "strength": strength,
         }
         if isinstance(image, Tensor):
             x = image.float() * 2.0 - 1.0
@@ -152,46 +162,66 @@ class Model:
             return np.asarray(found.image())
         return self.answer(_holed(_opened(image), mask), **how).image()
 
-    def answers(self, *, inverse: bool = False, work_resolution: int | None = None) -> Family[Any]:
-        """The family that `answer` asks: this one, its way back, or it at another resolution.
+    def answers(
+        self,
+        *,
+        inverse: bool = False,
+        work_resolution: int | None = None,
+        style: Picture | Sequence[Picture] | None = None,
+        share: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> Family[Any]:
+        """The family that `answer` asks: this one, its way back, it at another resolution or in a style.
 
         Raises:
-            UserError: it makes pictures of noise, has no way back, or no such setting.
+            UserError: it makes pictures of noise, has no way back, no such setting, or wants a style
+                that was not given.
         """
+        name = type(self.family).__name__.lower()
         if not self.family.applies:
-            name = type(self.family).__name__.lower()
             raise UserError(
                 f"{name} makes pictures of noise, not of other pictures.",
-                "Use `sample`; pix2pix, cyclegan, colorize, superres and inpaint turn pictures into "
-                "pictures.",
+                "Use `sample`; pix2pix, cyclegan, colorize, superres, inpaint, faststyle and adain turn "
+                "pictures into pictures.",
             )
         family = self.family.inverse() if inverse else self.family
+        if style is not None:
+            one = isinstance(style, str | Path | Image.Image)
+            paintings = [read_picture(each).tensor for each in ([style] if one else style)]
+            family = family.styled(paintings, share, strength)
+        elif family.styles:
+            raise UserError(
+                f"{name} gives pictures the manner of a painting, and none was given.",
+                "Name one, or several to be mixed: --style painting.jpg; in Python, `style`.",
+            )
+        elif share is not None or strength != 1.0:
+            raise UserError(
+                f"{name} takes no painting when it is used, so there is no share or strength of one.",
+                "Leave --share and --strength out; adain has them.",
+            )
         if work_resolution is None:
             return family
         if not hasattr(family.config, "work_resolution"):
             raise UserError(
-                f"{type(family).__name__.lower()} works at each picture's own size.",
+                f"{name} works at each picture's own size.",
                 "Leave --work-resolution out; colorize has it.",
             )
         return family.changed(work_resolution=work_resolution)
 
     def answer(
-        self,
-        opened: Opened,
-        *,
-        seed: int = 0,
-        tile: int | None = None,
-        inverse: bool = False,
-        work_resolution: int | None = None,
+        self, opened: Opened, *, seed: int = 0, tile: int | None = None, **how: Any
     ) -> Opened:
         """`apply` on a picture that was read.
 
+        Args:
+            opened: the picture.
+            seed, tile: as for `apply`.
+            how: as for `answers`.
+
         Raises:
-            UserError: the model makes pictures of noise, fills holes and was told of none, or has no
-                such setting.
+            UserError: see `answers`; or the model fills holes and was told of none.
         """
-        family = self.answers(inverse=inverse, work_resolution=work_resolution)
-        return answer(family, self.device, opened, seed=seed, tile=tile)
+        return answer(self.answers(**how), self.device, opened, seed=seed, tile=tile)
 
     @torch.no_grad()
     def _run(

@@ -75,11 +75,11 @@ class Workshop:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world.size)))
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         fused.reduce_statistics = world.sum if world.size > 1 else None
-        chosen = kind.chosen(settings.model, progress or (lambda what, done, total: None))
-        settings = dataclasses.replace(settings, model=chosen)
         material = read_material(settings, kind, progress=progress) if world.leads else None
         world.barrier()
         material = material or read_material(settings, kind, preflight=False)
+        chosen = kind.chosen(settings.model, progress or (lambda what, done, total: None))
+        settings = dataclasses.replace(settings, model=chosen)
         shop = cls(settings, kind, material, world, device)
         with torch.device("meta"):
             kind(settings.model, shop.spec)  # what does not fit is told before anything is written

@@ -290,6 +290,7 @@ FAMILIES = [
             "faststyle", style=Path("painting.png"), perceptual="squeezenet1.1", width=4, blocks=1
         )
     ),
+    _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
 ]
 CASES = [
     *FAMILIES,

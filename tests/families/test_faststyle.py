@@ -1,4 +1,4 @@
-"""faststyle: Johnson's network, its losses through a frozen network, one painting learnt from a folder."""
+"""faststyle: Johnson's network, its losses through a frozen one, a painting learnt from a folder."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
 from faussaire.core.state import State
+from faussaire.families import faststyle
 from faussaire.families.faststyle import RECIPES, FastStyle, FastStyleConfig, TransformNet
 from faussaire.metrics.maps import NETWORKS, open_maps
 from faussaire.nn.fused import InstanceNormAct2d
@@ -105,7 +106,9 @@ def test_its_layers_are_those_of_the_supplementary_material():
     ]
     assert not any(isinstance(layer, nn.ConvTranspose2d) for layer in net.modules())
     # No rectifier after a residual block's sum, and one after every other normalisation.
-    slopes = [layer.negative_slope for layer in net.modules() if isinstance(layer, InstanceNormAct2d)]
+    slopes = [
+        layer.negative_slope for layer in net.modules() if isinstance(layer, InstanceNormAct2d)
+    ]
     assert slopes == [0.0] * 3 + [0.0, 1.0] * 5 + [0.0] * 2
 
 
@@ -133,8 +136,9 @@ def made(**settings) -> FastStyle:
 
 
 def test_a_picture_that_is_the_painting_has_its_style_and_one_that_is_the_photograph_its_content(
-    weights,
+    weights, monkeypatch
 ):
+    monkeypatch.setattr(faststyle, "SHIFT", 0)
     family = made(content_weight=2.0, style_weight=3.0, tv_weight=4.0)
     family.frozen()
     torch.manual_seed(1)
@@ -157,6 +161,15 @@ def test_a_picture_that_is_the_painting_has_its_style_and_one_that_is_the_photog
     maps = open_maps("squeezenet1.1", weights, ["fire4"], pool="average")
     expected = losses.content_loss(maps(painting), maps(photo), {"fire4": 1.0})
     torch.testing.assert_close(terms["content"], 2.0 * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_shifted_window_sees_other_maps_of_the_same_size(weights):
+    family = made()
+    family.frozen()
+    x = torch.rand(1, 3, 40, 40)
+    straight = family.seen(x)["fire2"]
+    assert not torch.allclose(family.seen(x, 1, 2)["fire2"], straight)
+    assert family.seen(x, 3, 3)["fire2"].shape == straight.shape
 
 
 def test_weights_of_nothing_leave_terms_out(weights):
@@ -242,9 +255,9 @@ def test_another_painting_is_learnt_where_it_is_asked_for(trained, tmp_path):
 
 
 def test_what_is_missing_is_told_before_anything_is_written(trained, tmp_path, weights):
-    with pytest.raises(UserError, match="--style painting.jpg"):
+    with pytest.raises(UserError, match=r"--style painting\.jpg"):
         trained("run", style=None)
-    with pytest.raises(UserError, match=r"nowhere.png' cannot be read"):
+    with pytest.raises(UserError, match=r"nowhere\.png' cannot be read"):
         trained("run", style=tmp_path / "nowhere.png")
     weights.unlink()
     with pytest.raises(UserError, match="FAUSSAIRE_WEIGHTS, or train with --perceptual vgg19"):

@@ -33,6 +33,9 @@ class Options:
         inverse: the way back, which cyclegan has.
         work_resolution: pixels of the shorter side at which colorize makes colours, which are then
             enlarged; 0: the picture's own; None: as it was trained.
+        style: for adain, a painting, or several to be mixed.
+        share: of each painting in the mixture, as numbers: 2 1 takes two thirds of the first.
+        strength: 0 to 1, from the picture's own manner to the paintings'.
         masks: for inpaint, what is missing: a folder with a mask for each picture, by name, or one mask
             for all; light places are missing.
         mask_colour: missing is what has this colour, as a name or #rrggbb.
@@ -53,6 +56,9 @@ class Options:
     tile: int | None = None
     inverse: bool = False
     work_resolution: int | None = None
+    style: tuple[Path, ...] = ()
+    share: tuple[float, ...] = ()
+    strength: float = 1.0
     masks: Path | None = None
     mask_colour: str | None = None
     mask_tolerance: int = 8
@@ -113,9 +119,15 @@ def run(arguments: list[str]) -> int:
     jobs = application.gather(options.pictures, options.out, options.format)
     waiting = [job for job in jobs if not (options.skip and job.target.exists())]
     model = load(options.run, checkpoint=options.checkpoint, device=options.device)
-    how = {"inverse": options.inverse, "work_resolution": options.work_resolution}
-    model.answers(**how)  # or what cannot be would be said for every file
-    find = _finder(options, jobs, model.family)
+    # Once, for what cannot be would be said for every file, and paintings read for each.
+    family = model.answers(
+        inverse=options.inverse,
+        work_resolution=options.work_resolution,
+        style=options.style or None,
+        share=options.share or None,
+        strength=options.strength,
+    )
+    find = _finder(options, jobs, family)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("pictures", total=len(waiting))
 
@@ -124,7 +136,9 @@ def run(arguments: list[str]) -> int:
 
         failed = application.work(
             waiting,
-            lambda opened: model.answer(opened, seed=options.seed, tile=options.tile, **how),
+            lambda opened: application.answer(
+                family, model.device, opened, seed=options.seed, tile=options.tile
+            ),
             overwrite=options.overwrite,
             done=done,
             find=find,

@@ -68,7 +68,7 @@ def run(arguments: list[str]) -> int:
         raise UserError(
             f"{family} learns from one set of pictures, and a second one was named: "
             f"'{words[words.index('--target') + 1]}'.",
-            "Leave it out; pix2pix and cyclegan take two.",
+            "Leave it out; pix2pix, cyclegan and adain take two.",
         )
     source = source or layer.get("source")
     if source is None and "--help" not in words and "-h" not in words:

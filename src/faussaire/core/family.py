@@ -89,6 +89,7 @@ class Family(Generic[ConfigT]):
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
+        styles: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
 
@@ -111,6 +112,7 @@ class Family(Generic[ConfigT]):
     applies: ClassVar[bool] = False
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
+    styles: ClassVar[bool] = False
     fills: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
@@ -246,6 +248,27 @@ class Family(Generic[ConfigT]):
         raise UserError(
             f"{type(self).__name__.lower()} has no way back.",
             "Leave --inverse out, or train the other way round.",
+        )
+
+    def styled(
+        self,
+        paintings: Sequence[Tensor],
+        shares: Sequence[float] | None = None,
+        strength: float = 1.0,
+    ) -> Self:
+        """A view that gives pictures the manner of paintings.
+
+        Args:
+            paintings: (1, 3, H, W) in [-1, 1] each, of any sizes and on any device.
+            shares: of each in the mixture; None: equal ones.
+            strength: 0 to 1, from the picture's own manner to theirs.
+
+        Raises:
+            UserError: the family takes none, or shares or strength do not fit.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} takes no painting when it is used.",
+            "Leave --style out; adain takes any.",
         )
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 #: Family name -> module and class.
 _REGISTRY: dict[str, tuple[str, str]] = {
+    "adain": ("adain", "AdaIN"),
     "biggan": ("biggan", "BigGAN"),
     "cyclegan": ("cyclegan", "CycleGAN"),
     "colorize": ("colorize", "Colorize"),

@@ -24,6 +24,8 @@ Where this goes beyond the paper or leaves it:
 - Nearest neighbours and a convolution in place of a transposed convolution, whose overlapping kernels
   paint a chequered pattern (Odena, Dumoulin, Olah 2016, "Deconvolution and Checkerboard Artifacts").
 - Every convolution mirrors the picture at its border; the paper mirrors 40 pixels around the whole.
+- phi looks through a window that shifts by up to three pixels from batch to batch (as in
+  `families/styletransfer.py`): f_W would else paint a grid where phi looks at every second pixel only.
 - phi is VGG-19 with the layers that figure 2 names in VGG-16, or SqueezeNet 1.1 where that is not here.
 - The terms are measured by the content's and the style's own (`losses.style_loss`), so that weights mean
   the same for both networks; weights are averaged over the last steps.
@@ -60,6 +62,9 @@ from faussaire.originals import no_larger, read_picture
 
 LEAST_SIGHT = 32
 """Pixels of the smaller side that the frozen networks are shown at least."""
+
+SHIFT = 3
+"""Pixels by which their window on a picture shifts at most."""
 
 #: By network. SqueezeNet's layers were chosen by eye.
 RECIPES = {
@@ -301,14 +306,18 @@ class FastStyle(Family[FastStyleConfig]):
         maps = self.seen(painting.to(self.maps.mean.device))
         self._grams = {name: losses.gram(maps[name]) for name in self.recipe.style}
 
-    def seen(self, x: Tensor) -> dict[str, Tensor]:
-        """Maps of pictures (N, 3, H, W) by layer; small ones are enlarged, or nothing would be left."""
+    def seen(self, x: Tensor, down: int = 0, right: int = 0) -> dict[str, Tensor]:
+        """Maps of pictures (N, 3, H, W) by layer, seen through a window shifted by some pixels.
+
+        Small pictures are enlarged, or nothing would be left of them.
+        """
         assert self.maps is not None
         factor = LEAST_SIGHT / min(x.shape[2:])
         if factor > 1.0:
             size = [max(LEAST_SIGHT, round(side * factor)) for side in x.shape[2:]]
             x = F.interpolate(x, size, mode="bilinear", align_corners=False)
-        return self.maps(x)
+        edges = (right, SHIFT - right, down, SHIFT - down)
+        return self.maps(F.pad(x, edges, mode="reflect"))
 
     def _mark(self) -> Tensor:
         """A number for all settings that decide the Gram matrices, ()."""
@@ -345,11 +354,13 @@ class FastStyle(Family[FastStyleConfig]):
         self.begin()  # where a run is only rehearsed, nobody else has done so
         x = rgb(batch["images"])
         y = self.nets["transformer"](x)
-        maps = self.seen(y)
+        # Of the instant alone: the same for all processes, and for the parts of a batch.
+        down, right = divmod(mix("window", clock.examples) % (SHIFT + 1) ** 2, SHIFT + 1)
+        maps = self.seen(y, down, right)
         terms = {}
         if config.content_weight:
             with torch.no_grad():
-                targets = self.seen(x)
+                targets = self.seen(x, down, right)
             content = losses.content_loss(maps, targets, recipe.content)  # equation 2
             terms["content"] = config.content_weight * content
         if config.style_weight:
