@@ -119,6 +119,7 @@ def evaluate(
     fake: str | Path | None = None,
     real: str | Path | None = None,
     against: str | Path | None = None,
+    target: str | Path | None = None,
     metrics: str | Sequence[str] | None = None,
     count: int | None = None,
     reference_count: int | None = None,
@@ -142,8 +143,10 @@ def evaluate(
         run: a run's folder, or one of its checkpoints.
         fake, real: sources to measure in place of a run.
         against: pictures to compare a run with, in place of those it was trained on.
+        target: what the pictures of `against` should become, or the second of two sets.
         metrics: names, such as "fid,kid,prdc"; None: the usual ones that fit.
-        count: samples; None: 50,000 on a GPU, 10,000 on a CPU.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU. Of a run that makes pictures from
+            pictures, how many pairs at most.
         reference_count: pictures to compare with, at random; None: all on a GPU, 10,000 on a CPU.
         extractor: a name, or any object that is a `faussaire.metrics.extractors.Extractor`.
         weights: a file or folder with weights of extractors.
@@ -185,6 +188,7 @@ def evaluate(
             options,
             checkpoint=checkpoint,
             against=None if against is None else str(against),
+            target=None if target is None else str(target),
             classes=classes,
             progress=progress,
         )

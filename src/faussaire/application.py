@@ -128,19 +128,7 @@ def answer(
                 "Give --masks FOLDER, --mask-colour '#ff00ff' or --mask-alpha; in Python, `mask`.",
             )
         x = torch.cat([x, opened.hole], dim=1)
-    height, width = x.shape[2:]
-    if tile is None:
-        tile = TILE if family.tiles and height * width > TILE * TILE else 0
-    with torch.no_grad():
-        if tile:
-            y = tiled(
-                lambda part, at: _run(family, device, part, mix(seed, *at)),
-                x,
-                tile,
-                reach=family.reach,
-            )
-        else:
-            y = _run(family, device, x, mix(seed, 0, 0))
+    y = translated(family, device, x, seed=seed, tile=tile)
     alpha = opened.alpha
     made = y[:, 3:] if y.shape[1] == 4 else None
     y = y[:, :3]
@@ -153,6 +141,26 @@ def answer(
         size = (y.shape[2], y.shape[3])
         alpha = F.interpolate(alpha, size=size, mode="bicubic", align_corners=False, antialias=True)
     return Opened(y, alpha, opened.deep)
+
+
+def translated(
+    family: Family[Any], device: Device, x: Tensor, *, seed: int, tile: int | None = None
+) -> Tensor:
+    """What a family makes of pictures (N, K, h, w), (N, C, H, W) on the CPU, in tiles where large.
+
+    Args:
+        family, device, seed, tile: as in `answer`.
+        x: what it takes.
+    """
+    height, width = x.shape[2:]
+    if tile is None:
+        tile = TILE if family.tiles and height * width > TILE * TILE else 0
+    with torch.no_grad():
+        if not tile:
+            return _run(family, device, x, mix(seed, 0, 0))
+        return tiled(
+            lambda part, at: _run(family, device, part, mix(seed, *at)), x, tile, reach=family.reach
+        )
 
 
 def _run(family: Family, device: Device, x: Tensor, seed: int) -> Tensor:

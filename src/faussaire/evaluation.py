@@ -16,12 +16,13 @@ from PIL import Image
 
 from faussaire import __version__
 from faussaire.core.checkpoint import Checkpoints
-from faussaire.core.config import resolve
+from faussaire.core.config import Settings, resolve
 from faussaire.core.device import Device, DeviceName, keep_memory
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.figures import (
     METRICS,
+    OF_SETS,
     Figure,
     append_figures,
     choose_metrics,
@@ -34,13 +35,23 @@ from faussaire.data.parallel import Progress
 from faussaire.data.scan import scan
 from faussaire.data.source import Source
 from faussaire.data.sources import open_source
+from faussaire.examination import (
+    Examination,
+    as_sets,
+    compare_pairs,
+    named_back,
+    prepare,
+    refusal,
+)
 from faussaire.families import load_family
-from faussaire.material import read_material
+from faussaire.material import Material, read_material
 from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench, rarest
 from faussaire.metrics.extractors import Extractor, open_extractor
-from faussaire.metrics.perceptual import open_perceptual
+from faussaire.metrics.perceptual import PerceptualDistance, open_perceptual
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.metrics.resize import How
+from faussaire.metrics.weights import Unavailable
+from faussaire.model import Model
 from faussaire.model import load as load_model
 from faussaire.report.pictures import grid, save_png
 
@@ -56,7 +67,8 @@ class Options:
 
     Attributes:
         metrics: names; None: the usual ones that fit the model and the extractor.
-        count: samples; None: 50,000 on a GPU, 10,000 on a CPU.
+        count: samples; None: 50,000 on a GPU, 10,000 on a CPU. Of a model that makes pictures from
+            pictures, how many of these at most; None: all.
         reference_count: pictures of the reference, a random choice; None: all on a GPU, 10,000 on a
             CPU.
         extractor: a name, `auto`, or an object that is an extractor.
@@ -149,17 +161,21 @@ def evaluate_run(
     *,
     checkpoint: str = "latest",
     against: str | None = None,
+    target: str | None = None,
     classes: str | None = None,
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Measure a run against its own training pictures, or others prepared in the same way.
 
+    What makes pictures from pictures is measured on those that were held out.
+
     Args:
         path: the run, or one of its checkpoints.
         options: what to measure, and how.
         checkpoint: `latest`, a mark, or a number of examples.
         against: a source to compare with in place of the training pictures.
+        target: what the pictures of `against` should become, or the second set.
         classes: where the classes of `against` come from; None: as in training, where that fits.
         progress: called as progress(what, done, total).
         note: called with sentences, as they come up.
@@ -174,6 +190,14 @@ def evaluate_run(
     source = str(config.get("source", "")) if against is None else against
     kind = load_family(str(config["family"]))
     settings = resolve(str(config["family"]), source, kind.Config, config)
+    if kind.applies:
+        how = {"progress": progress, "note": note}
+        return _evaluate_translator(run, model, settings, options, against, target, **how)
+    if target is not None:
+        raise UserError(
+            f"{settings.family} makes pictures of noise, and --target names what others become.",
+            "Leave --target out.",
+        )
     if against is not None:  # what names classes in the settings belongs to the run's own pictures
         data = dataclasses.replace(
             settings.data,
@@ -208,6 +232,99 @@ def evaluate_run(
         neighbours=found.neighbours if against is None else None,
         title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
         notes=(*notes, *found.notes),
+        run=run.path,
+    )
+
+
+def _evaluate_translator(
+    run: Run,
+    model: Model,
+    settings: Settings,
+    options: Options,
+    against: str | None,
+    target: str | None,
+    *,
+    progress: Progress | None,
+    note: Callable[[str], None] | None,
+) -> Evaluation:
+    """Measure a run that makes pictures from pictures.
+
+    Raises:
+        UserError: no pictures, or a figure that would mean nothing.
+    """
+    family, device, kind = model.family, model.device, type(model.family)
+    notes: list[str] = []
+
+    def tell(text: str) -> None:
+        notes.append(text)
+        if note is not None:
+            note(text)
+
+    asked = () if options.metrics in (None, "all") else choose_metrics(options.metrics)
+    needs = kind.needs(settings.model)
+    if against is None and target is not None:
+        raise UserError(
+            "--target names what the pictures of --against become, and there is no --against.",
+            "Give both, or none.",
+        )
+    if against is not None:
+        other: dict[str, Any] = {"labels": None, "holdout": 0.0}
+        if settings.data.fit != "tiles":
+            other["resolution"] = (model.spec.height, model.spec.width)
+        if hasattr(settings.data, "target"):
+            other["target"] = target
+        elif target is not None:
+            raise UserError(
+                f"{settings.family} makes its inputs itself, and --target {target} was given.",
+                "Leave --target out.",
+            )
+        if target is not None and hasattr(settings.data, "halves"):
+            other["halves"] = False
+        data = dataclasses.replace(settings.data, **other)
+        settings = dataclasses.replace(settings, source=against, data=data)
+        # Whoever asks for pairs' figures of what learns without pairs has pairs to test it with.
+        if needs == "two" and any(METRICS[name].pairs and name != "cycle_l1" for name in asked):
+            needs = "pair"
+    material = read_material(settings, kind, needs=needs, progress=progress, preflight=False)
+    trained_on = run.read("data.json").get("key")
+    if against is None and trained_on not in (None, material.key):
+        tell(
+            f"The pictures in '{settings.source}' have changed since the run was trained, and they are "
+            "measured as they are now."
+        )
+    for left in material.pair_notes:
+        tell(left)
+    examination = prepare(
+        material,
+        settings,
+        kind,
+        scale=family.scale,
+        name=None if against is None else _split(against),
+        count=options.count,
+        progress=progress,
+    )
+    for remark in examination.notes:
+        tell(remark)
+    names = asked or kind.compares(settings.model)
+    if options.metrics == "all":
+        names = (*names, *(name for name in METRICS if name not in names))
+    tools = choose_tools(
+        family, device, examination, options, names, must=bool(asked), tell=tell, progress=progress
+    )
+    found = examine(
+        family,
+        device,
+        examination,
+        tools,
+        options,
+        circumstances=_place(run, model.examples, trained_on or ""),
+        progress=progress,
+        note=tell,
+    )
+    return dataclasses.replace(
+        found,
+        title=f"{run.path} at {model.examples:,} examples, seed {options.seed}",
+        notes=tuple(notes),
         run=run.path,
     )
 
@@ -351,7 +468,13 @@ def measure(
         if note is not None:
             note(text)
 
-    asked = () if options.metrics is None else choose_metrics(options.metrics)
+    asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
+    for name in asked:
+        if METRICS[name].pairs:
+            raise UserError(
+                f"{name} compares each picture with the one that it should be, and there are no pairs.",
+                "Leave it out of --metrics; runs of pix2pix, superres and their like have pairs.",
+            )
     extractor = None
     if not asked or FEATURE_METRICS & {*asked}:
         extractor = find_extractor(options, device, tell, progress)
@@ -379,15 +502,7 @@ def measure(
             "--reference-count looks among more."
         )
     seconds = time.monotonic() - began
-    facts = {
-        **circumstances,
-        "seed": options.seed,
-        "seconds": round(seconds, 1),
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": device.describe(),
-        "faussaire": __version__,
-        "torch": torch.__version__,
-    }
+    facts = _facts(circumstances, options, seconds, device)
     height, width, _ = reals.shape
     return Evaluation(
         title=f"{len(fakes):,} samples",
@@ -397,6 +512,180 @@ def measure(
         neighbours=closest_pairs(bench) if "authenticity" in names else None,
         seconds=seconds,
     )
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What pictures made from pictures are measured with.
+
+    Attributes:
+        names: of metrics, in order.
+        extractor: of features, where one is needed.
+        perceptual: the perceptual distance, where it is.
+    """
+
+    names: tuple[str, ...]
+    extractor: Extractor | None
+    perceptual: PerceptualDistance | None
+
+
+def choose_tools(
+    family: Family[Any],
+    device: Device,
+    examination: Examination,
+    options: Options,
+    names: Sequence[str],
+    *,
+    must: bool,
+    tell: Callable[[str], None],
+    progress: Progress | None = None,
+) -> Tools:
+    """The metrics that can be measured, and what they need.
+
+    Args:
+        family: that is measured.
+        device: where it runs.
+        examination: what it is asked.
+        options: extractor, weights, seed.
+        names: of metrics that are wanted.
+        must: whether one that cannot be measured is an error; else it is left out with a sentence.
+        tell: called with sentences.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        UserError: a metric that must be cannot be measured, or none can.
+    """
+    left: dict[str, UserError] = {}
+    hint = "Leave it out of --metrics; `faussaire evaluate --explain` says what each means."
+    for name in names:
+        if METRICS[name].pairs and (why := refusal(name, family, examination)):
+            left[name] = UserError(why, hint)
+    perceptual = extractor = None
+    if "perceptual" in names and "perceptual" not in left:
+        try:
+            perceptual = open_perceptual(options.weights, device.name)
+        except Unavailable as error:
+            left["perceptual"] = error
+    of_sets = [name for name in names if not METRICS[name].pairs]
+    if FEATURE_METRICS & {*of_sets}:
+        extractor = find_extractor(options, device, tell, progress)
+    for way in examination.ways if of_sets else ():
+        answering = family.inverse() if way.word else family
+        try:
+            bench = Bench(*as_sets(answering, device, way, options.seed), extractor, device=device)
+        except UserError as error:
+            left |= dict.fromkeys(of_sets, error)
+            continue
+        for name in of_sets:
+            try:
+                bench.refuse([name])
+            except UserError as error:
+                left[name] = error
+    if must and left:
+        raise next(iter(left.values()))
+    chosen = tuple(name for name in names if name not in left)
+    if not chosen:
+        raise next(iter(left.values()))
+    for name, error in left.items():
+        if name in family.compares(
+            family.config
+        ):  # of all the others nobody asked for them by name
+            tell(f"{name} is left out: {error.cause}")
+    return Tools(chosen, extractor, perceptual)
+
+
+def examine(
+    family: Family[Any],
+    device: Device,
+    examination: Examination,
+    tools: Tools,
+    options: Options,
+    *,
+    circumstances: Mapping[str, Any],
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+    cache: Path | None = None,
+) -> Evaluation:
+    """Every chosen figure of what makes pictures from pictures, for each way.
+
+    Args:
+        family: its nets in evaluation mode.
+        device: where it runs.
+        examination: what it is asked.
+        tools: which figures.
+        options: seed, counts.
+        circumstances: facts to store with each figure.
+        progress: called as progress(what, done, total).
+        note: called with sentences, as they come up.
+        cache: the cache folder; None: the user's.
+
+    Raises:
+        UserError: the family gives values that are not numbers.
+    """
+    began = time.monotonic()
+    if device.kind == "cpu":
+        keep_memory()
+    notes: list[str] = []
+    found: list[Figure] = []
+    of_pairs = [name for name in tools.names if METRICS[name].pairs]
+    of_sets = [name for name in tools.names if not METRICS[name].pairs]
+    for way in examination.ways:
+        answering = family.inverse() if way.word else family
+        figures: dict[str, Figure] = {}
+        if of_pairs:
+            figures |= compare_pairs(
+                answering,
+                device,
+                way,
+                of_pairs,
+                seed=options.seed,
+                perceptual=tools.perceptual,
+                progress=progress,
+            )
+        if of_sets:
+            bench = Bench(
+                *as_sets(answering, device, way, options.seed),
+                tools.extractor,
+                device=device,
+                seed=options.seed,
+                progress=progress,
+                cache=cache,
+            )
+            bench.look_at_samples(of_sets)
+            figures |= {name: named_back(METERS[name](bench), way.word) for name in of_sets}
+            notes += [remark for remark in bench.notes if remark not in notes]
+        found += [figures[name] for name in tools.names]
+    for one in found:
+        for what, share in one.parts.items() if one.provenance.metric == "colourfulness" else ():
+            notes.append(
+                f"Colourfulness is {share:.0%} of {what.removeprefix('share of ')} pictures'."
+            )
+    for remark in notes if note is not None else ():
+        note(remark)  # pyright: ignore[reportOptionalCall]
+    seconds = time.monotonic() - began
+    facts = _facts(circumstances, options, seconds, device)
+    return Evaluation(
+        title=examination.describe(),
+        against=examination.describe(),
+        figures=tuple(dataclasses.replace(one, circumstances=facts) for one in found),
+        notes=tuple(notes),
+        seconds=seconds,
+    )
+
+
+def _facts(
+    circumstances: Mapping[str, Any], options: Options, seconds: float, device: Device
+) -> dict[str, Any]:
+    """What is stored with each figure."""
+    return {
+        **circumstances,
+        "seed": options.seed,
+        "seconds": round(seconds, 1),
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device.describe(),
+        "faussaire": __version__,
+        "torch": torch.__version__,
+    }
 
 
 def find_extractor(
@@ -474,15 +763,17 @@ def _split(source: str) -> str:
 class Evaluator:
     """Measures a run while it trains, and marks its best checkpoint.
 
-    The extractor is opened and the real pictures are measured at once, so that whatever is wrong
+    Extractors are opened and the real pictures are measured at once, so that whatever is wrong
     with them is told before training begins.
 
     Args:
         state: what is trained.
         run: where figures go.
         checkpoints: of which the best is marked.
-        images: the training pictures.
-        options: what to measure; the first metric decides which checkpoint is best.
+        material: the training data.
+        settings: of the run.
+        options: what to measure; the first metric decides which checkpoint is best. `auto` are those
+            that the family names.
         stop_asked: tells whether training should end, which a measurement does not outlast.
         progress: called as progress(what, done, total), at first.
         note: called with sentences, at first.
@@ -496,7 +787,8 @@ class Evaluator:
         state: State,
         run: Run,
         checkpoints: Checkpoints,
-        images: Images,
+        material: Material,
+        settings: Settings,
         options: Options,
         *,
         stop_asked: Callable[[], str] = lambda: "",
@@ -504,9 +796,15 @@ class Evaluator:
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._state, self._run, self._checkpoints = state, run, checkpoints
-        self._reals = Packed(images, "train", options.reference(state.device))
         self._stop_asked = stop_asked
-        names = choose_metrics(options.metrics or ("fid",))
+        self._key = material.key
+        self._examination: Examination | None = None
+        if state.family.applies:
+            self._examine(material, settings, options, progress, note)
+            return
+        asked = "fid" if options.metrics in (None, "auto") else options.metrics
+        names = choose_metrics(asked)
+        self._reals = Packed(material.images, "train", options.reference(state.device))
         needed = FEATURE_METRICS & {*names}
         extractor = find_extractor(options, state.device, note, progress) if needed else None
         self._options = dataclasses.replace(
@@ -525,6 +823,55 @@ class Evaluator:
             if extractor is not None:
                 bench.real  # noqa: B018  (measured now, and kept in the cache)
 
+    def _examine(
+        self,
+        material: Material,
+        settings: Settings,
+        options: Options,
+        progress: Progress | None,
+        note: Callable[[str], None],
+    ) -> None:
+        """Choose what a family that makes pictures from pictures is asked, and its metrics."""
+        family, device = self._state.family, self._state.device
+        kind, config = type(family), family.config
+        self._examination = prepare(
+            material,
+            settings,
+            kind,
+            scale=family.scale,
+            count=options.count,
+            progress=progress,
+        )
+        for remark in self._examination.notes:
+            note(remark)
+        must = options.metrics not in (None, "auto")
+        judges = () if must else kind.judged_by(config)
+        names = choose_metrics(options.metrics) if must else (*judges, *kind.compares(config))
+        with self._state.sampling() as answering:
+            tools = choose_tools(
+                answering,
+                device,
+                self._examination,
+                options,
+                tuple(dict.fromkeys(names)),
+                must=must,
+                tell=note,
+                progress=progress,
+            )
+        if not must:
+            judge = next((name for name in judges if name in tools.names), None)
+            if judge is None:
+                raise UserError(
+                    f"Which checkpoint is best would be told by {judges[0]}, which cannot be measured.",
+                    "Give --weights FOLDER, or choose what decides, such as --evaluate-metrics psnr.",
+                )
+            rest = (name for name in kind.compares(config) if name in tools.names and name != judge)
+            tools = dataclasses.replace(tools, names=(judge, *rest))
+        self._tools = tools
+        self._options = dataclasses.replace(
+            options, metrics=tools.names, extractor=tools.extractor or "auto"
+        )
+
     @property
     def extractor(self) -> str:
         """Name of the extractor that `auto` became; empty where none is needed."""
@@ -535,6 +882,11 @@ class Evaluator:
         count = self._options.count
         assert count is not None
         return samples_like(family, self._state.device, self._reals, count, self._options.seed)
+
+    @property
+    def metrics(self) -> str:
+        """What is measured, as settings have it, the metric that decides first."""
+        return ",".join(self._options.metrics or ())
 
     def __call__(self) -> dict[str, Any] | None:
         """Figures of the newest checkpoint, and whether it is the best.
@@ -563,23 +915,38 @@ class Evaluator:
             if self._stop_asked():
                 raise _GivenUp
 
+        place = _place(self._run, examples, self._key)
+        if self._examination is not None:
+            return examine(
+                family,
+                self._state.device,
+                self._examination,
+                self._tools,
+                self._options,
+                circumstances=place,
+                progress=progress,
+            ).figures
         found = measure(
             self._samples(family),
             self._reals,
             self._options,
             device=self._state.device,
-            circumstances=_place(self._run, examples, self._reals.key),
+            circumstances=place,
             progress=progress,
         )
         return found.figures
 
     def _measured(self, examples: int) -> bool:
         """Whether these figures are known already, as in a run that is resumed at its end."""
-        wanted = {(name, self._options.count) for name in self._options.metrics or ()}
-        return wanted <= {
+        count = self._options.count
+        if self._examination is not None:
+            count = len(self._examination.main.pairs)
+        names = self._options.metrics or ()
+        return {(name, count) for name in names} <= {
             (known.provenance.metric, known.provenance.count)
             for known in read_figures(self._run.path / "metrics.jsonl")
-            if known.examples == examples and known.provenance.extractor in ("", self.extractor)
+            if known.examples == examples
+            and (known.metric.pairs or known.provenance.extractor in ("", self.extractor))
         }
 
     def _is_best(self, figure: Figure) -> bool:

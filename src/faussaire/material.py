@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import ImageColor
@@ -225,13 +225,21 @@ def read_material(
     *,
     progress: Progress | None = None,
     preflight: bool = True,
+    needs: Literal["one", "pair", "two"] | None = None,
 ) -> Material:
     """The pictures that a run's settings name, packed.
+
+    Args:
+        settings: of the run.
+        kind: its family.
+        progress: called as progress(what, done, total).
+        preflight: whether to look for what is odd about them.
+        needs: how the sources belong together; None: as the family has it.
 
     Raises:
         UserError: nothing usable, no pairs, or an option that does not fit.
     """
-    data, needs = settings.data, kind.needs(settings.model)
+    data, needs = settings.data, needs or kind.needs(settings.model)
     target = getattr(data, "target", None)
     halves = getattr(data, "halves", False)
     _expect(settings, needs, target, halves)

@@ -214,7 +214,9 @@ def _train(
     if world.leads and settings.training.evaluate_every:
         evaluator = _evaluator(state, run, checkpoints, shop, signals, notes, progress)
         named = evaluator.extractor or settings.training.extractor
-        chosen = dataclasses.replace(settings.training, extractor=named)
+        chosen = dataclasses.replace(
+            settings.training, extractor=named, evaluate_metrics=evaluator.metrics
+        )
         settings = shop.settings = dataclasses.replace(settings, training=chosen)
     if world.leads:
         if not run.exists():
@@ -320,7 +322,8 @@ def _evaluator(
         state,
         run,
         checkpoints,
-        shop.images,
+        shop.material,
+        shop.settings,
         options,
         stop_asked=signals.asked,
         progress=progress,

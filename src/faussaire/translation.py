@@ -57,6 +57,19 @@ class Translator(ImageGAN[ConfigT]):
         """Terms of the generator's loss besides the adversarial one."""
         return {}
 
+    # ---- How it is measured ----
+
+    @classmethod
+    def compares(cls, config: Any) -> tuple[str, ...]:
+        return ("l1", "psnr", "ssim_luma", "perceptual")
+
+    @classmethod
+    def judged_by(cls, config: Any) -> tuple[str, ...]:
+        return ("perceptual", "l1")
+
+    def exam(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        return self.inputs(batch), batch["images"]
+
     # ---- The game ----
 
     def condition(self, batch: Batch) -> Tensor | None:

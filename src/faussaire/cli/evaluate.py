@@ -26,12 +26,14 @@ class Options:
 
     Attributes:
         run: a run's folder, or one of its checkpoints.
-        against: compare with these pictures, prepared like the training pictures, in place of them.
+        against: compare with these pictures, prepared like the training pictures, in place of them; of a
+            run that makes pictures from pictures, measure it on these.
+        target: what the pictures of --against should become (pix2pix), or the second set (cyclegan).
         fake: pictures to judge, in place of a run.
         real: pictures that they should be like.
-        metrics: such as fid,kid,prdc; `all` of them; none: the usual ones. `faussaire evaluate
-            --explain` says what each means.
-        count: samples; none: 50,000 on a GPU, 10,000 on a CPU.
+        metrics: such as fid,kid,prdc, or psnr,perceptual of pairs; `all` of them; none: the usual ones.
+            `faussaire evaluate --explain` says what each means.
+        count: samples; none: 50,000 on a GPU, 10,000 on a CPU. Pairs at most; none: all held out.
         reference_count: pictures to compare with, at random; none: all on a GPU, 10,000 on a CPU.
         extractor: inception-2015 (the field's), squeezenet1.1, squeezenet1.0, dinov2-small, -base or
             -large, clip-vit-base-patch32, clip-vit-large-patch14-336, pixels; `auto` is the first of
@@ -53,6 +55,7 @@ class Options:
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     against: str | None = None
+    target: str | None = None
     fake: str | None = None
     real: str | None = None
     metrics: str | None = None
@@ -88,6 +91,7 @@ def run(arguments: list[str]) -> int:
             fake=options.fake,
             real=options.real,
             against=options.against,
+            target=options.target,
             metrics=options.metrics,
             count=options.count,
             reference_count=options.reference_count,
@@ -129,7 +133,7 @@ def _check(options: Options) -> None:
             "A run and --fake or --real were given, and only one of the two can be measured.",
             "Use --against SOURCE to compare a run with other pictures.",
         )
-    if options.against is not None and options.run is None:
+    if (options.against or options.target) is not None and options.run is None:
         raise UserError("--against belongs to a run.", "Use --real with --fake.")
 
 
@@ -137,7 +141,16 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
     """Print the figures as a table, with what a perfect generator would get."""
     out.print(found.title, markup=False)
     out.print(f"against {found.against}; {format_duration(found.seconds)}", markup=False)
-    out.print("real: the same between parts of the real pictures, of the counts in brackets\n")
+    if any(figure.real is not None for figure in found.figures):
+        if any(figure.metric.pairs for figure in found.figures):
+            out.print(
+                "real: of the true pictures, or between parts of them, as many as in brackets"
+            )
+        else:
+            out.print(
+                "real: the same between parts of the real pictures, of the counts in brackets"
+            )
+    out.print()
     header, *rows = lines(found.figures)
     out.print(f"[dim]{header}[/]")
     for row in rows:

@@ -132,6 +132,11 @@ def search(settings: Settings, command: Command, flags: set[str]) -> int:
                     f"{dimension.setting} is both given and searched.",
                     f"Leave out --{dimension.setting.replace('_', '-')}, or its part of --search.",
                 )
+    if settings.training.evaluate_metrics == "auto":
+        # Named now: trials are ranked by it, and must not choose one each.
+        judge = families.load_family(settings.family).judged_by(settings.model)[0]
+        measured = dataclasses.replace(settings.training, evaluate_metrics=judge)
+        settings = dataclasses.replace(settings, training=measured)
     pictures, speed = stored.get("pictures"), stored.get("per_second")
     if not pictures or not speed or command.allow_changes:
         if not command.json:

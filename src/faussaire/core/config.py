@@ -198,8 +198,9 @@ class TrainingConfig:
         save_every: time between checkpoints.
         keep: how many of the latest checkpoints are kept; the best measured one stays besides.
         evaluate_every: examples between measurements; 0: none. Measuring is not counted in --for.
-        evaluate_metrics: what is measured; the first decides which checkpoint is best.
-        evaluate_count: samples measured.
+        evaluate_metrics: what is measured; the first decides which checkpoint is best. `auto` is fid
+            for samples, and what the family says for pictures made from pictures.
+        evaluate_count: samples measured, or pairs at most.
         extractor: network that sees for the metrics; `auto`: the first of inception-2015,
             squeezenet1.1 and pixels that can be had.
         weights: a file or folder with weights of extractors (also: FAUSSAIRE_WEIGHTS).
@@ -224,7 +225,7 @@ class TrainingConfig:
     save_every: Duration = 120.0
     keep: int = 3
     evaluate_every: Interval = 0
-    evaluate_metrics: str = "fid"
+    evaluate_metrics: str = "auto"
     evaluate_count: Count = 5_000
     extractor: str = "auto"
     weights: Path | None = None
@@ -234,7 +235,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_range(self, batch=(1, 1_000_000), keep=(1, None), seed=(0, None))
-        choose_metrics(self.evaluate_metrics)
+        if self.evaluate_metrics != "auto":
+            choose_metrics(self.evaluate_metrics)
         if self.balance == "auto" and self.doctor == "off":
             raise UserError(
                 "--balance auto acts on the doctor's verdicts, and --doctor off was given.",

@@ -160,6 +160,20 @@ class Family(Generic[ConfigT]):
             UserError: it cannot be had.
         """
 
+    @classmethod
+    def compares(cls, config: Any) -> tuple[str, ...]:
+        """What `faussaire evaluate` measures unasked of pictures made from pictures.
+
+        Names of `core.figures.METRICS`. What does not fit, or needs weights that cannot be had, is
+        left out.
+        """
+        return ()
+
+    @classmethod
+    def judged_by(cls, config: Any) -> tuple[str, ...]:
+        """What decides which checkpoint is best: the first of these metrics that can be measured."""
+        return ("fid",)
+
     @property
     def takes(self) -> int:
         """Channels of the pictures that `apply` takes."""
@@ -270,6 +284,27 @@ class Family(Generic[ConfigT]):
             f"{type(self).__name__.lower()} takes no painting when it is used.",
             "Leave --style out; adain takes any.",
         )
+
+    def exam(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What `apply` is tested with on a batch of data, and what should come of it.
+
+        Returns:
+            (N, K, h, w) as `apply` takes it, and (N, C, H, W), or None where nobody knows the truth;
+            both in [-1, 1].
+        """
+        raise NotImplementedError
+
+    @property
+    def exam_name(self) -> str:
+        """How `exam` makes its inputs, in names of figures: `x2,bicubic`; empty: they are given."""
+        return ""
+
+    def consistent(self, made: Tensor) -> Tensor:
+        """What input would be expected of a picture made: (N, C, H, W) to (N, K, h, w).
+
+        For families that compare `consistency`.
+        """
+        raise NotImplementedError
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
         """Pictures to be looked at side by side: inputs, outputs, and what they should be.

@@ -36,6 +36,7 @@ class Metric:
         better: `lower` or `higher`; `real` where the figure should be that of real pictures.
         reading: a sentence for who has never met it.
         source: the paper.
+        pairs: whether each picture is compared with the one that it should be; else sets are.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Metric:
     better: str
     reading: str
     source: str
+    pairs: bool = False
 
 
 METRICS = {
@@ -152,8 +154,98 @@ METRICS = {
             "Accuracy on real pictures of a classifier that was trained on samples alone.",
             "Ravuri 2019, arXiv 1905.10887",
         ),
+        Metric(
+            "l1",
+            "Absolute difference",
+            "lower",
+            "Mean difference from the true picture, as a share of the whole range. Of two answers that "
+            "are both likely it prefers the blurred one between them.",
+            "Isola 2017, arXiv 1611.07004",
+            pairs=True,
+        ),
+        Metric(
+            "psnr",
+            "PSNR",
+            "higher",
+            "Squared difference from the true picture, in decibels: 3 more are half of the error. It "
+            "prefers blurred answers, too. Equal pictures get 100.",
+            "Ledig 2017, arXiv 1609.04802",
+            pairs=True,
+        ),
+        Metric(
+            "psnr_luma",
+            "PSNR of luma",
+            "higher",
+            "PSNR of Y as papers on super-resolution have it: of whole levels, without a border as "
+            "wide as the scale.",
+            "Ledig 2017, arXiv 1609.04802",
+            pairs=True,
+        ),
+        Metric(
+            "ssim_luma",
+            "SSIM of luma",
+            "higher",
+            "Likeness of small windows in brightness, contrast and structure, measured on Y; 1 for "
+            "equal pictures.",
+            "Wang 2004, doi 10.1109/TIP.2003.819861",
+            pairs=True,
+        ),
+        Metric(
+            "perceptual",
+            "Perceptual distance",
+            "lower",
+            "How different a picture looks from the true one to a network that knows pictures: sharp "
+            "answers that miss by a pixel are forgiven, blurred ones are not.",
+            "Zhang 2018, arXiv 1801.03924",
+            pairs=True,
+        ),
+        Metric(
+            "l1_hole",
+            "Absolute difference in the hole",
+            "lower",
+            "The difference from the true picture where something was missing, and nowhere else.",
+            "Pathak 2016, arXiv 1604.07379",
+            pairs=True,
+        ),
+        Metric(
+            "psnr_hole",
+            "PSNR in the hole",
+            "higher",
+            "PSNR where something was missing, and nowhere else.",
+            "Pathak 2016, arXiv 1604.07379",
+            pairs=True,
+        ),
+        Metric(
+            "colourfulness",
+            "Colourfulness",
+            "real",
+            "How colourful pictures are: 0 for grey ones, about 40 for photographs. Well below the real "
+            "value means brown, which is what differences alone ask for.",
+            "Hasler 2003, doi 10.1117/12.477378",
+            pairs=True,
+        ),
+        Metric(
+            "consistency",
+            "Consistency",
+            "higher",
+            "PSNR between the input and what was made of it, made small again. Low means that more was "
+            "changed than detail.",
+            "Lugmayr 2021, doi 10.1109/CVPRW53098.2021.00072",
+            pairs=True,
+        ),
+        Metric(
+            "cycle_l1",
+            "There and back",
+            "lower",
+            "Mean difference between a picture and what became of it there and back. It tells that "
+            "nothing is lost on the way, not that the way leads anywhere: doing nothing gets 0.",
+            "Zhu 2017, arXiv 1703.10593",
+            pairs=True,
+        ),
     )
 }
+OF_SETS = tuple(metric.name for metric in METRICS.values() if not metric.pairs)
+"""Metrics of sets of pictures, whatever they were made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +283,15 @@ class Provenance:
 
     @property
     def name(self) -> str:
-        """`kid[squeezenet1.1,10000/train,clean,100x1000]`; a part of a reference has its count."""
+        """`kid[squeezenet1.1,10000/train,clean,100x1000]`; a part of a reference has its count.
+
+        Of pairs: `psnr_luma[held-out,96 pairs,x2,border=2]`.
+        """
+        known = METRICS.get(self.metric)
         against = self.reference + ("" if self.whole else f":{self.reference_count}")
         counts = f"{self.count}/{against}" if self.reference else str(self.count)
+        if known is not None and known.pairs:
+            counts = f"{self.reference},{self.count} pairs"
         parts = (self.extractor, counts, self.resize, self.details)
         return f"{self.metric}[{','.join(filter(None, parts))}]"
 

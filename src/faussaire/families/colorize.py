@@ -45,6 +45,7 @@ from faussaire.core.family import Look, Pictures
 from faussaire.core.phase import Phase
 from faussaire.game import GameConfig
 from faussaire.metrics.paired import colourfulness
+from faussaire.nn.degrade import rounded
 from faussaire.nn.lab import in_gamut, lab_to_rgb, rgb_to_lab
 from faussaire.nn.patch import PatchDiscriminator, fitting_halvings
 from faussaire.nn.unet import UNet, fitting_unet
@@ -188,12 +189,21 @@ class Colorize(Translator[ColorizeConfig]):
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
         return super().examined(batch, clock) if self.config.lambda_gan else None
 
+    # ---- How it is measured ----
+
+    @classmethod
+    def compares(cls, config: ColorizeConfig) -> tuple[str, ...]:
+        return ("psnr", "l1", "colourfulness", "perceptual")
+
+    def exam(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The picture without its colours, in whole levels as a file has them, and with them."""
+        return rounded(greyed(batch["images"])), batch["images"][:, :3]
+
     # ---- Use ----
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
         """The grey picture, the result, and the picture."""
-        lab = rgb_to_lab(batch["images"][:, :3])
-        grey = lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1))
+        grey = greyed(batch["images"])
         return grey[:, :1], self.apply(grey, batch.draws), batch["images"]
 
     def apply(self, x: Tensor, draws: Draws) -> Tensor:
@@ -210,6 +220,12 @@ class Colorize(Translator[ColorizeConfig]):
             side = min(self.spec.height, self.spec.width)
         scale = side / min(height, width) if side else 1.0
         return max(1, round(scale * height)), max(1, round(scale * width))
+
+
+def greyed(x: Tensor) -> Tensor:
+    """The lightness of pictures (N, 3 or 4, H, W) without any colour, as RGB (N, 3, H, W)."""
+    lab = rgb_to_lab(x[:, :3])
+    return lab_to_rgb(torch.cat([lab[:, :1], torch.zeros_like(lab[:, 1:])], dim=1))
 
 
 def normalised(lab: Tensor) -> Tensor:

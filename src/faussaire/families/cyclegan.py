@@ -195,6 +195,15 @@ class CycleGAN(Family[CycleGANConfig]):
             "inputs": Pool(torch.zeros(size[0], x, *size[1:])),
         }
 
+    # ---- How it is measured ----
+
+    @classmethod
+    def compares(cls, config: CycleGANConfig) -> tuple[str, ...]:
+        return ("fid", "cycle_l1")
+
+    def exam(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        return batch["inputs"], batch.get("images")
+
     # ---- The plan ----
 
     def optimisers(self) -> dict[str, OptimiserSpec]:

@@ -419,6 +419,20 @@ class Inpaint(Translator[InpaintConfig]):
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
         return super().examined(batch, clock) if self.config.lambda_gan else None
 
+    # ---- How it is measured ----
+
+    @classmethod
+    def compares(cls, config: InpaintConfig) -> tuple[str, ...]:
+        return ("l1_hole", "psnr_hole", "l1", "psnr", "perceptual")
+
+    @classmethod
+    def judged_by(cls, config: InpaintConfig) -> tuple[str, ...]:
+        return ("perceptual", "l1_hole")
+
+    @property
+    def exam_name(self) -> str:
+        return self.config.masks
+
     # ---- Use ----
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:

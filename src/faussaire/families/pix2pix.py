@@ -128,6 +128,10 @@ class Pix2Pix(Translator[Pix2PixConfig]):
             return batch["inputs"]
         return batch.shared("inputs", lambda: degraded(make, batch["images"], batch.draws))
 
+    @property
+    def exam_name(self) -> str:
+        return "" if self.config.make == "none" else self.config.make
+
     def phases(self) -> tuple[Phase, ...]:
         return super().phases() if self.config.lambda_gan else super().phases()[-1:]
 

@@ -569,6 +569,25 @@ class SuperRes(Translator[SuperResConfig]):
         terms = super().generator_loss(batch, clock)
         return terms | {"adversarial": self.config.lambda_gan * terms["adversarial"]}
 
+    # ---- How it is measured ----
+
+    @classmethod
+    def compares(cls, config: SuperResConfig) -> tuple[str, ...]:
+        own = ("psnr_luma", "ssim_luma", "perceptual")
+        return (*own, "consistency") if config.degradation == "bicubic" else own
+
+    @classmethod
+    def judged_by(cls, config: SuperResConfig) -> tuple[str, ...]:
+        # PSNR falls while pictures get better: it would choose the last checkpoint without a game.
+        return ("perceptual",) if config.lambda_gan else ("psnr_luma",)
+
+    @property
+    def exam_name(self) -> str:
+        return f"x{self.config.scale},{self.config.degradation}"
+
+    def consistent(self, made: Tensor) -> Tensor:
+        return rounded(shrunk(made, self.config.scale))
+
     # ---- To look at ----
 
     def examined(self, batch: Batch, clock: Clock) -> Look | None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from faussaire.core.batch import RowDraws
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
-from faussaire.core.figures import METRICS, Figure, Provenance
+from faussaire.core.figures import OF_SETS, Figure, Provenance
 from faussaire.data.cache import read_json, remember
 from faussaire.data.parallel import Progress
 from faussaire.data.source import digest
@@ -585,7 +585,7 @@ METERS: dict[str, Callable[[Bench], Figure]] = {
     "class-fid": _class_fid,
     "cas": _classification,
 }
-assert METERS.keys() == METRICS.keys()
+assert METERS.keys() == {*OF_SETS}
 
 
 # ---- Refusals ----
@@ -662,5 +662,5 @@ _REFUSALS: dict[str, Callable[[Bench], None]] = {
     "cas": _needs_classes,
 }
 
-FEATURE_METRICS = frozenset(METRICS) - {"swd", "ms-ssim", "cas", "ppl"}
-COMPARING = frozenset(METRICS) - {"is", "ms-ssim", "ppl"}
+FEATURE_METRICS = frozenset(OF_SETS) - {"swd", "ms-ssim", "cas", "ppl"}
+COMPARING = frozenset(OF_SETS) - {"is", "ms-ssim", "ppl"}

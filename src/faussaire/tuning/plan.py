@@ -62,7 +62,10 @@ class Plan:
     @property
     def metric(self) -> Metric:
         """What decides: the first of the metrics measured."""
-        return METRICS[choose_metrics(self.settings.training.evaluate_metrics)[0]]
+        asked = self.settings.training.evaluate_metrics
+        if asked == "auto":
+            asked = load_family(self.settings.family).judged_by(self.settings.model)
+        return METRICS[choose_metrics(asked)[0]]
 
     @property
     def direction(self) -> Literal["maximize", "minimize"]:

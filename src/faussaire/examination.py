@@ -1,0 +1,612 @@
+"""Measuring what makes pictures from pictures: each answer beside the picture that it should be.
+
+Pictures are asked as `faussaire apply` asks, rounded to whole levels as its files are, and compared with
+the truth one by one: a figure is the mean over pairs, with its standard error. Where data are cut into
+tiles (super-resolution), whole pictures are asked, at their own size, as papers do. Metrics of sets (FID
+and its like) compare answers with true pictures as they compare samples; without pairs they are what
+there is, for the way there and the way back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faussaire.application import TILE, translated
+from faussaire.core.batch import Batch, BatchDraws, RowDraws, mix
+from faussaire.core.config import Settings
+from faussaire.core.device import Device
+from faussaire.core.errors import UserError
+from faussaire.core.family import Family
+from faussaire.core.figures import METRICS, Figure, Provenance
+from faussaire.data.fit import from_array, to_array, to_channels
+from faussaire.data.pack import Images
+from faussaire.data.parallel import Progress
+from faussaire.data.scan import scan
+from faussaire.data.source import Source, digest
+from faussaire.data.sources import open_source
+from faussaire.material import Material, pack_options
+from faussaire.metrics import paired
+from faussaire.metrics.perceptual import PerceptualDistance
+from faussaire.metrics.pictures import PictureSet, shuffled_rows
+from faussaire.nn.degrade import rounded
+from faussaire.report.pictures import to_uint8
+
+SEEN = 200
+"""Pictures measured of those trained on, where none are held out and no count is asked for."""
+MIDDLE = 256
+"""Pixels a side of whole pictures that the perceptual distance looks at, unshrunk."""
+PERFECT = 100.0
+"""Decibels of equal pictures; whole levels that differ anywhere in a megapixel have less."""
+_BATCH = 16
+_WINDOW = 11  # pixels a side of SSIM's windows
+
+
+# ---- What is asked ----
+
+
+class Exam(Protocol):
+    """Data to make questions of, row by row.
+
+    Attributes:
+        name: what figures call them: `held-out`.
+        key: of their content.
+        whole: whether these are all that the key is of.
+        size: of their pictures, `HxWxC`, or `whole` where each has its own.
+        least: pixels of the shortest side.
+    """
+
+    name: str
+    key: str
+    whole: bool
+    size: str
+    least: int
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[list[int]]:
+        """Rows that can be answered together, for they are of one size."""
+        ...
+
+    def fields(self, row: int) -> dict[str, np.ndarray]:
+        """A row's data by field name, uint8 (1, H, W, C)."""
+        ...
+
+
+class PackedExam:
+    """Rows of packed data.
+
+    Args:
+        table: pictures by field name, uint8 (N, H, W, C).
+        rows: which of them.
+        name, key, whole: see `Exam`.
+    """
+
+    def __init__(
+        self, table: Mapping[str, np.ndarray], rows: np.ndarray, name: str, key: str, whole: bool
+    ) -> None:
+        self.table, self.rows = table, rows
+        self.name, self.key, self.whole = name, key, whole
+        self.size = "x".join(map(str, [*table.values()][-1].shape[1:]))
+        self.least = min(min(pictures.shape[1:3]) for pictures in table.values())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def blocks(self) -> Iterator[list[int]]:
+        for start in range(0, len(self), _BATCH):
+            yield list(range(start, min(start + _BATCH, len(self))))
+
+    def fields(self, row: int) -> dict[str, np.ndarray]:
+        place = int(self.rows[row])
+        return {
+            name: np.ascontiguousarray(pictures[place : place + 1])
+            for name, pictures in self.table.items()
+        }
+
+
+class WholeExam:
+    """Whole pictures of a source at their own size, cut to a multiple of the model's scale.
+
+    Args:
+        source: the pictures; opened, and left so.
+        places: which of its items.
+        digests: of the contents of these.
+        settings: how pictures are read.
+        images: their pack, for the channels.
+        name, whole: see `Exam`.
+        scale: the model's.
+    """
+
+    size = "whole"
+
+    def __init__(
+        self,
+        source: Source,
+        places: Sequence[int],
+        digests: Sequence[str],
+        settings: Settings,
+        images: Images,
+        *,
+        name: str,
+        whole: bool,
+        scale: int,
+    ) -> None:
+        self.source, self.places, self.scale = source, list(places), scale
+        self.name, self.whole = name, whole
+        self.key = digest("whole", *digests)
+        self.least = _WINDOW + 2 * scale
+        self._mode = images.mode
+        self._background = pack_options(settings).background
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def blocks(self) -> Iterator[list[int]]:
+        for row in range(len(self)):
+            yield [row]
+
+    def fields(self, row: int) -> dict[str, np.ndarray]:
+        read = self.source[self.places[row]].read()
+        image = from_array(read) if isinstance(read, np.ndarray) else read
+        pixels = to_array(to_channels(image, self._mode, self._background))
+        height, width = (side // self.scale * self.scale for side in pixels.shape[:2])
+        return {"images": np.ascontiguousarray(pixels[None, :height, :width])}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One direction in which pictures are made of others.
+
+    Attributes:
+        word: in figures' names: empty, or `back`.
+        pairs: what is asked for metrics of pairs.
+        sets: what is asked for metrics of sets: of one size.
+        reals: rows of what answers should be like, where they are no pairs; None: the pairs' truth.
+    """
+
+    word: str
+    pairs: Exam
+    sets: PackedExam
+    reals: PackedExam | None = None
+
+
+@dataclass(frozen=True)
+class Examination:
+    """All that is asked of a model.
+
+    Attributes:
+        ways: one, or two where there is a way back.
+        paired: whether the truth is known.
+        notes: what the reader should know of the choice of pictures.
+    """
+
+    ways: tuple[Way, ...]
+    paired: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> Way:
+        """The way there."""
+        return self.ways[0]
+
+    def describe(self) -> str:
+        """What is asked, in words: `96 pairs of held-out, 64x64`."""
+        exam = self.main.pairs
+        what = "pairs" if self.paired else "pictures"
+        counts = " and ".join(f"{len(way.pairs):,}" for way in self.ways)
+        size = "at their own size" if exam.size == "whole" else exam.size.rpartition("x")[0]
+        return f"{counts} {what} of {exam.name}, {size}"
+
+
+def prepare(
+    material: Material,
+    settings: Settings,
+    kind: type[Family[Any]],
+    *,
+    scale: int,
+    name: str | None = None,
+    count: int | None = None,
+    progress: Progress | None = None,
+) -> Examination:
+    """Choose what is asked: what training held out, or all of other pictures.
+
+    Args:
+        material: the run's data, or others read in the same way.
+        settings: of the run, with the source of that material.
+        kind: the family.
+        scale: how many times as large its answers are.
+        name: of other pictures, all of which are asked; None: the run's own.
+        count: at most so many, at random; None: all, of those trained on `SEEN`.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        UserError: no pictures.
+    """
+    notes: list[str] = []
+    chosen: list[tuple[np.ndarray, str, bool]] = []
+    for train, unseen in material.split(0.0 if name is not None else settings.data.holdout):
+        rows, called, most = (train, name or "train", None) if name else (unseen, "held-out", None)
+        if len(rows) == 0:
+            rows, called, most = train, "train", SEEN
+            notes = [
+                "No pictures were held out, so those that it was trained on are measured, and learning "
+                "by heart would look like learning. Train with --holdout 0.1, or compare with "
+                "--against others."
+            ]
+        whole = rows
+        limit = count or most
+        if limit is not None and limit < len(rows):
+            rows = np.sort(rows[shuffled_rows(len(rows))[:limit]])
+        chosen.append((rows, called, len(rows) == len(whole)))
+    tables = material.tables
+    exams = [
+        PackedExam(
+            {field: pictures for field, pictures in table.items() if field != "labels"},
+            rows,
+            called,
+            digest(material.key, str(place), rows.tobytes()),
+            whole,
+        )
+        for place, (table, (rows, called, whole)) in enumerate(zip(tables, chosen, strict=True))
+    ]
+    if len(exams) == 2:
+        inputs, images = exams
+        turned = PackedExam(
+            {"inputs": images.table["images"]}, images.rows, images.name, images.key, images.whole
+        )
+        ways = (Way("", inputs, inputs, images), Way("back", turned, turned, inputs))
+        return Examination(ways, False, tuple(notes))
+    (exam,) = exams
+    pairs: Exam = exam
+    if settings.data.fit == "tiles" and material.inputs is None:
+        pairs, left = _whole_pictures(material.images, exam, settings, scale, progress)
+        if left:
+            notes.append(f"{left} pictures are smaller than what is measured, and were left out.")
+    return Examination((Way("", pairs, exam),), True, tuple(notes))
+
+
+def _whole_pictures(
+    images: Images, exam: PackedExam, settings: Settings, scale: int, progress: Progress | None
+) -> tuple[WholeExam, int]:
+    """The pictures that the chosen tiles are of, and how many of them are too small."""
+    data = settings.data
+    owners = dict.fromkeys(images.names[row].rpartition("#")[0] for row in exam.rows.tolist())
+    with ExitStack() as opened:
+        source = opened.enter_context(
+            open_source(settings.source, classes=data.classes, labels=data.labels)
+        )
+        seen = scan(source, progress=progress)
+        least = _WINDOW + 3 * scale
+        named = [place for place, name in enumerate(source.listing.names) if name in owners]
+        places = [place for place in named if min(seen.sizes[place]) >= least]
+        if not places:
+            raise UserError(
+                f"None of the {len(named)} pictures of '{settings.source}' has {least}x{least} pixels.",
+                "Give larger ones.",
+            )
+        found = WholeExam(
+            source,
+            places,
+            [seen.digests[place] for place in places],
+            settings,
+            images,
+            name=exam.name,
+            whole=exam.whole,
+            scale=scale,
+        )
+        opened.pop_all()  # the pictures are read as they are asked
+    return found, len(named) - len(places)
+
+
+# ---- Answers ----
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Some questions of one size, what was made of them, and what should have been.
+
+    Attributes:
+        family: that answered.
+        x: (N, K, h, w), what it took.
+        made: (N, C, H, W), in whole levels.
+        truth: the same in form; None: nobody knows it.
+        size: of the pictures, as `Exam` has it.
+        back: of what was made, made again by the way back.
+    """
+
+    family: Family[Any]
+    x: Tensor
+    made: Tensor
+    truth: Tensor | None
+    size: str
+    back: Callable[[], Tensor]
+
+    @property
+    def true(self) -> Tensor:
+        """The truth, where it is known."""
+        assert self.truth is not None
+        return self.truth
+
+    @property
+    def hole(self) -> Tensor:
+        """(N, 1, H, W), 1 where something was missing."""
+        return (self.x[:, -1:] > 0.0).float()
+
+    @property
+    def border(self) -> int:
+        """Pixels at each side that PSNR and SSIM of luma do not look at."""
+        return border(self.family)
+
+
+def border(family: Family[Any]) -> int:
+    """As wide as the scale, which is the custom of papers on super-resolution."""
+    return family.scale if family.scale > 1 else 0
+
+
+@torch.no_grad()
+def asked(family: Family[Any], device: Device, exam: Exam, row: int, seed: int) -> Any:
+    """The question of a row, (1, K, h, w), and its answer or None; what is drawn depends on the row."""
+    fields = {name: device.put(pixels) for name, pixels in exam.fields(row).items()}
+    draws = BatchDraws(mix(seed, "exam", row), total=1, rows=slice(0, 1), device=device.name)
+    return family.exam(Batch(fields, draws, 1))
+
+
+def answers(
+    family: Family[Any],
+    device: Device,
+    exam: Exam,
+    seed: int,
+    rows: Sequence[Sequence[int]] | None = None,
+) -> Iterator[Answer]:
+    """What a family makes of an exam, in blocks of rows of one size."""
+    for block in exam.blocks() if rows is None else rows:
+        pairs = [asked(family, device, exam, row, seed) for row in block]
+        x = torch.cat([question for question, _ in pairs]).float()
+        made = _answered(family, device, x, block, seed)
+        truth = None if pairs[0][1] is None else torch.cat([one for _, one in pairs]).float().cpu()
+
+        def back(made: Tensor = made, block: Sequence[int] = block) -> Tensor:
+            return _answered(family.inverse(), device, made, block, seed)
+
+        yield Answer(family, x.cpu(), made, truth, exam.size, back)
+
+
+def _answered(
+    family: Family[Any], device: Device, x: Tensor, rows: Sequence[int], seed: int
+) -> Tensor:
+    """Whole levels on the CPU, as `apply` would write them."""
+    if len(x) == 1 and x.shape[2] * x.shape[3] > TILE * TILE:
+        made = translated(family, device, x, seed=mix(seed, rows[0]))
+    else:
+        draws = RowDraws([mix(seed, "answer", row) for row in rows], device=device.name)
+        with torch.no_grad():
+            made = family.apply(x.to(device.name), draws).float().cpu()
+    if bool(made.isnan().any()):
+        to_uint8(made)  # which refuses them in words
+    return rounded(made)
+
+
+class Made:
+    """What a family makes of an exam, as a set of pictures."""
+
+    name, whole = "answers", True
+    key = ""
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, family: Family[Any], device: Device, exam: PackedExam, seed: int) -> None:
+        self._family, self._device, self._exam, self._seed = family, device, exam, seed
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        question, _ = asked(self._family, self._device, self._exam, 0, self._seed)
+        scale = self._family.scale
+        return scale * question.shape[2], scale * question.shape[3], self._family.gives
+
+    def __len__(self) -> int:
+        return len(self._exam)
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        block = [int(row) for row in rows]
+        parts = [block[start : start + _BATCH] for start in range(0, len(block), _BATCH)]
+        found = answers(self._family, self._device, self._exam, self._seed, parts)
+        return np.concatenate([to_uint8(answer.made) for answer in found])
+
+
+class Truth:
+    """The true answers of an exam, or the pictures of another, as a set of pictures."""
+
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    def __init__(self, exam: PackedExam, channels: int) -> None:
+        self._pictures, self._rows = [*exam.table.values()][-1], exam.rows
+        self.name, self.whole = exam.name, exam.whole
+        height, width = self._pictures.shape[1:3]
+        self.shape = (height, width, channels)
+        self.key = digest(exam.key, str(self.shape))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        found = self._pictures[self._rows[np.asarray(rows)]]
+        return np.ascontiguousarray(found[..., : self.shape[2]])
+
+
+def as_sets(
+    family: Family[Any], device: Device, way: Way, seed: int
+) -> tuple[PictureSet, PictureSet]:
+    """What is made, and what it should be like, for metrics of sets."""
+    made = Made(family, device, way.sets, seed)
+    return made, Truth(way.reals or way.sets, family.gives)
+
+
+# ---- Meters ----
+
+
+def _decibels(values: Tensor) -> Tensor:
+    return values.clamp(max=PERFECT)
+
+
+def _middle(x: Tensor) -> Tensor:
+    top, left = (max(0, (side - MIDDLE) // 2) for side in x.shape[2:])
+    return x[:, :, top : top + MIDDLE, left : left + MIDDLE]
+
+
+Meter = Callable[[Answer], Tensor]
+"""One number for each of some answers, (N,)."""
+
+METERS: dict[str, Meter] = {
+    "l1": lambda seen: paired.l1(seen.made, seen.true),
+    "psnr": lambda seen: _decibels(paired.psnr(seen.made, seen.true)),
+    "psnr_luma": lambda seen: _decibels(paired.psnr_luma(seen.made, seen.true, seen.border)),
+    "ssim_luma": lambda seen: paired.ssim_luma(seen.made, seen.true, seen.border),
+    "l1_hole": lambda seen: paired.l1(seen.made, seen.true, seen.hole),
+    "psnr_hole": lambda seen: _decibels(paired.psnr(seen.made, seen.true, seen.hole)),
+    "colourfulness": lambda seen: paired.colourfulness(seen.made),
+    "consistency": lambda seen: _decibels(paired.psnr(seen.family.consistent(seen.made), seen.x)),
+    "cycle_l1": lambda seen: paired.l1(seen.back(), seen.x),
+}
+OF_TRUTH: dict[str, Meter] = {"colourfulness": lambda seen: paired.colourfulness(seen.true)}
+"""The same of the true pictures, for metrics that should be as theirs."""
+assert {*METERS, "perceptual"} == {name for name, metric in METRICS.items() if metric.pairs}
+
+
+def refusal(name: str, family: Family[Any], examination: Examination) -> str:
+    """Why a metric of pairs cannot be measured, as a sentence; empty: it can."""
+    kind = type(family).__name__.lower()
+    way = examination.main
+    if name == "cycle_l1":
+        try:
+            family.inverse()
+        except UserError as error:
+            return error.cause
+        return ""
+    if not examination.paired:
+        return f"{name} compares pictures with the truth, and {kind} learns without pairs."
+    if name.endswith("_hole") and not family.fills:
+        return f"{name} is of holes, and {kind} fills none."
+    if name == "consistency" and name not in family.compares(family.config):
+        return f"{name} is not known of {kind} with these settings."
+    if name == "colourfulness" and family.gives < 3:
+        return f"{name} is of colours, and these pictures are grey."
+    if name == "ssim_luma" and way.pairs.least < _WINDOW + 2 * border(family):
+        return f"{name} needs {_WINDOW}x{_WINDOW} pixels, and these pictures have fewer."
+    return ""
+
+
+def compare_pairs(
+    family: Family[Any],
+    device: Device,
+    way: Way,
+    names: Sequence[str],
+    *,
+    seed: int,
+    perceptual: PerceptualDistance | None,
+    progress: Progress | None = None,
+) -> dict[str, Figure]:
+    """Metrics of pairs in one pass, by name.
+
+    Args:
+        family: its nets in evaluation mode; of the way back, `family.inverse()`.
+        device: where it runs.
+        way: what is asked.
+        names: of metrics of pairs that are not refused.
+        seed: of what inputs and answers draw at random.
+        perceptual: the distance, where it is among them.
+        progress: called as progress(what, done, total).
+
+    Raises:
+        UserError: the family gives values that are not numbers.
+    """
+    exam = way.pairs
+    meters = {name: METERS[name] for name in names if name != "perceptual"}
+    if "perceptual" in names:
+        assert perceptual is not None
+        meters["perceptual"] = _seen_by(perceptual, device)
+    found: dict[str, list[Tensor]] = {name: [] for name in meters}
+    real: dict[str, list[Tensor]] = {name: [] for name in meters if name in OF_TRUTH}
+    done = 0
+    for answer in answers(family, device, exam, seed):
+        with torch.no_grad():
+            for name, meter in meters.items():
+                found[name].append(meter(answer).double().cpu())
+            for name, rows in real.items():
+                rows.append(OF_TRUTH[name](answer).double().cpu())
+        done += len(answer.made)
+        if progress is not None:
+            progress("pairs", done, len(exam))
+    return {
+        name: _figure(name, found[name], real.get(name), family, way, perceptual) for name in names
+    }
+
+
+def _figure(
+    name: str,
+    found: list[Tensor],
+    real: list[Tensor] | None,
+    family: Family[Any],
+    way: Way,
+    perceptual: PerceptualDistance | None,
+) -> Figure:
+    """The mean over pairs."""
+    values, exam = torch.cat(found), way.pairs
+    details = [family.exam_name, way.word]
+    if name.endswith("_luma") and border(family):
+        details.append(f"border={border(family)}")
+    sees = perceptual if name == "perceptual" else None
+    if sees is not None and exam.size == "whole":
+        details.append(f"middle-{MIDDLE}")
+    value, count = float(values.mean()), len(values)
+    level = None if real is None else float(torch.cat(real).mean())
+    return Figure(
+        provenance=Provenance(
+            metric=name,
+            extractor="" if sees is None else sees.name,
+            weights="" if sees is None else sees.weights,
+            count=count,
+            reference=exam.name,
+            reference_count=len(exam),
+            reference_key=exam.key,
+            whole=exam.whole,
+            pictures=exam.size,
+            details=",".join(filter(None, details)),
+        ),
+        value=value,
+        error=float(values.std()) / math.sqrt(count) if count > 1 else None,
+        real=level,
+        real_counts="" if level is None else str(count),
+        parts={"share of the real": value / level} if level else {},
+    )
+
+
+def _seen_by(perceptual: PerceptualDistance, device: Device) -> Meter:
+    def meter(seen: Answer) -> Tensor:
+        made, truth = seen.made, seen.true
+        if seen.size == "whole":
+            # Shrunk, pictures would lose the very detail that was to be made.
+            made, truth = _middle(made), _middle(truth)
+        return perceptual(made.to(device.name), truth.to(device.name))
+
+    return meter
+
+
+def named_back(figure: Figure, word: str) -> Figure:
+    """A figure of the way back, which says so."""
+    if not word:
+        return figure
+    details = ",".join(filter(None, (figure.provenance.details, word)))
+    return dataclasses.replace(
+        figure, provenance=dataclasses.replace(figure.provenance, details=details)
+    )
