@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -233,6 +233,8 @@ def prepare(
     """
     notes: list[str] = []
     chosen: list[tuple[np.ndarray, str, bool]] = []
+    every: list[np.ndarray] = []
+    limit = None
     for train, unseen in material.split(0.0 if name is not None else settings.data.holdout):
         rows, called, most = (train, name or "train", None) if name else (unseen, "held-out", None)
         if len(rows) == 0:
@@ -242,11 +244,11 @@ def prepare(
                 "by heart would look like learning. Train with --holdout 0.1, or compare with "
                 "--against others."
             ]
-        whole = rows
+        every.append(rows)
         limit = count or most
         if limit is not None and limit < len(rows):
             rows = np.sort(rows[shuffled_rows(len(rows))[:limit]])
-        chosen.append((rows, called, len(rows) == len(whole)))
+        chosen.append((rows, called, len(rows) == len(every[-1])))
     tables = material.tables
     exams = [
         PackedExam(
@@ -268,18 +270,25 @@ def prepare(
     (exam,) = exams
     pairs: Exam = exam
     if settings.data.fit == "tiles" and material.inputs is None:
-        pairs, left = _whole_pictures(material.images, exam, settings, scale, progress)
+        images = material.images
+        owners = {images.names[row].rpartition("#")[0] for row in every[0].tolist()}
+        pairs, left = _whole_pictures(images, owners, exam.name, settings, scale, limit, progress)
         if left:
             notes.append(f"{left} pictures are smaller than what is measured, and were left out.")
     return Examination((Way("", pairs, exam),), True, tuple(notes))
 
 
 def _whole_pictures(
-    images: Images, exam: PackedExam, settings: Settings, scale: int, progress: Progress | None
+    images: Images,
+    owners: Collection[str],
+    called: str,
+    settings: Settings,
+    scale: int,
+    most: int | None,
+    progress: Progress | None,
 ) -> tuple[WholeExam, int]:
-    """The pictures that the chosen tiles are of, and how many of them are too small."""
+    """Pictures of these names, `most` of them, and how many are too small."""
     data = settings.data
-    owners = dict.fromkeys(images.names[row].rpartition("#")[0] for row in exam.rows.tolist())
     with ExitStack() as opened:
         source = opened.enter_context(
             open_source(settings.source, classes=data.classes, labels=data.labels)
@@ -293,18 +302,21 @@ def _whole_pictures(
                 f"None of the {len(named)} pictures of '{settings.source}' has {least}x{least} pixels.",
                 "Give larger ones.",
             )
+        count = len(places)
+        if most is not None and most < count:
+            places = sorted(places[row] for row in shuffled_rows(count)[:most])
         found = WholeExam(
             source,
             places,
             [seen.digests[place] for place in places],
             settings,
             images,
-            name=exam.name,
-            whole=exam.whole,
+            name=called,
+            whole=len(places) == count,
             scale=scale,
         )
         opened.pop_all()  # the pictures are read as they are asked
-    return found, len(named) - len(places)
+    return found, len(named) - count
 
 
 # ---- Answers ----

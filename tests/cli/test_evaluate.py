@@ -17,7 +17,7 @@ import faussaire as package
 from cli.commands import TINY, faussaire, make_pictures, start
 from faussaire.cli import main
 from faussaire.core.errors import UserError
-from faussaire.core.figures import METRICS, read_figures
+from faussaire.core.figures import METRICS, OF_SETS, read_figures
 from faussaire.metrics import classifier
 
 PIXELS = ["--extractor", "pixels"]
@@ -134,7 +134,7 @@ def test_the_usual_metrics_with_table_and_pictures(copy, capsys):
 
 def test_everything_that_can_be_measured_without_weights(copy, capsys, monkeypatch):
     monkeypatch.setattr(classifier, "STEPS", 60)
-    wanted = ",".join(name for name in METRICS if name not in ("is", "ppl"))
+    wanted = ",".join(name for name in OF_SETS if name not in ("is", "ppl"))
     said = typed(capsys, copy, *PIXELS, "--metrics", wanted, "--count", 100, "--json")
     figures = {figure["metric"]: figure for figure in json.loads(said)["figures"]}
     assert set(figures) == set(wanted.split(","))
