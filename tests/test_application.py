@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from faussaire.application import Opened, gather, tiled, work
+from faussaire.application import Opened, answer, gather, tiled, work
+from faussaire.core.device import Device
 from faussaire.core.errors import UserError
+from faussaire.core.family import Family, Pictures
+from faussaire.families import load_family
 
 
 @pytest.mark.parametrize("size", [(64, 64), (200, 130), (129, 300)])
@@ -126,3 +133,136 @@ def test_a_picture_as_numbers_and_back():
         Image.fromarray(pixels[..., 0]),
     ):
         assert np.array_equal(Opened.of(image).image(), image)
+
+
+def test_results_inside_the_folder_of_inputs_are_no_inputs(tmp_path):
+    save(tmp_path / "in" / "a.png")
+    out = tmp_path / "in" / "made" / "first"
+    assert work(gather([tmp_path / "in"], out), lambda opened: opened) == []
+    save(tmp_path / "in" / "made" / "b.png")  # beside the results, and no result
+    names = [job.source.name for job in gather([tmp_path / "in"], out)]
+    assert sorted(names) == ["a.png", "b.png"]
+    assert (out / "a.png").exists()
+
+
+def test_equal_names_of_many_folders_are_kept_apart(tmp_path):
+    places = [save(tmp_path / folder / "a.png") for folder in ("x", "y", "z")]
+    jobs = gather([*places, places[0]], tmp_path / "out", "jpg")
+    assert [job.target.name for job in jobs] == ["a.jpg", "a.png.jpg", "a-2.jpg"]
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_deep_pictures_are_turned_upright_as_others_are(tmp_path, ending, orientation):
+    values = (np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"deep.{ending}"
+    Image.fromarray(values).save(path, exif=exif)
+    found = np.asarray(Opened.read(path).image())
+    turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, np.rot90(values, turns))
+
+
+def tiny(name: str, **settings) -> Family:
+    """A family with nets that nobody has trained."""
+    kind = load_family(name)
+    config = kind.Config(**settings)
+    channels = kind.makes(config, 3) or 3
+    family = kind(config, Pictures(channels=3, height=16, width=16, input_channels=channels))
+    for net in family.nets.values():
+        net.eval()
+    return family
+
+
+FAMILIES = {
+    "pix2pix": {"width": 4},
+    "cyclegan": {"width": 4, "blocks": 1, "discriminator_width": 4},
+    "colorize": {"width": 4},
+    "superres": {"width": 4, "blocks": 1, "discriminator_width": 4},
+    "inpaint": {"width": 4, "blocks": 1, "discriminator_width": 4},
+}
+CPU = Device(name="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """One picture of every odd kind, one that is cut short, and one that is none."""
+    folder = tmp_path_factory.mktemp("odd")
+    Image.new("RGB", (1, 1), (200, 30, 30)).save(folder / "one.png")
+    Image.new("RGB", (1, 40), (200, 30, 30)).save(folder / "thin.png")
+    Image.new("LA", (9, 7), (120, 60)).save(folder / "grey and alpha.png")
+    save(folder / "palette.png", "P")
+    save(folder / "print.jpg", "CMYK")
+    deep = np.arange(35, dtype=np.uint16).reshape(5, 7) * 1800
+    Image.fromarray(deep).save(folder / "deep.png")
+    whole = save(folder / "cut.jpg", size=(64, 64)).read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_odd_pictures_go_through_every_family(odd, tmp_path, name):
+    family = tiny(name, **FAMILIES[name])
+    scale = family.scale
+
+    def ask(opened: Opened) -> Opened:
+        if family.fills:
+            hole = torch.full_like(opened.colour[:, :1], -1.0)
+            hole[..., : hole.shape[3] // 2] = 1.0
+            opened = replace(opened, hole=hole)
+        return answer(family, CPU, opened)
+
+    failed = work(gather([odd], tmp_path), ask)
+    reasons = {one.source.name: one.reason for one in failed}
+    assert reasons.keys() == {"cut.jpg", "text.png"}
+    assert "cut short" in reasons["cut.jpg"]
+    for path in tmp_path.iterdir():
+        with Image.open(odd / path.name) as asked, Image.open(path) as made:
+            assert made.size == (scale * asked.width, scale * asked.height)
+            assert ("A" in made.getbands()) == ("A" in asked.getbands())
+
+
+MEGAPIXELS = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np, torch
+from PIL import Image
+from faussaire.application import answer, gather, work
+from test_application import CPU, tiny
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+rows = np.linspace(0, 255, 5000).astype(np.uint8)[:, None, None]
+Image.fromarray(np.broadcast_to(rows, (5000, 8000, 3)).copy()).save(folder / "in.bmp")
+family = tiny("cyclegan", width=2, blocks=0, discriminator_width=4)
+sizes, apply = set(), family.apply
+def seen(x, draws):
+    sizes.add(tuple(x.shape[2:]))
+    return apply(x, draws)
+family.apply = seen
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+failed = work(gather([folder / "in.bmp"], folder / "out"), lambda o: answer(family, CPU, o))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with Image.open(folder / "out" / "in.bmp") as made:
+    size = made.size
+print(json.dumps([len(failed), sorted(sizes), size, (peak - before) / 2**20]))
+"""
+
+
+@pytest.mark.slow
+def test_forty_megapixels_go_through_in_tiles_and_little_memory(tmp_path):
+    path = [*sys.path, str(Path(__file__).parent)]
+    said = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}\n{MEGAPIXELS}", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    failed, sizes, size, gibibytes = json.loads(said.splitlines()[-1])
+    assert failed == 0
+    assert sizes == [[1024, 1024]]
+    assert size == [8000, 5000]
+    # The picture and its result as float32 are .45 GiB each.
+    assert gibibytes < 1.8

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from faussaire import holes
-from faussaire.application import Job, Opened, work
+from faussaire.application import Job, Opened, answer, work
+from faussaire.core.device import Device
 from faussaire.core.errors import UserError
+from faussaire.core.family import Pictures
 from faussaire.data.decode import Fault
+from faussaire.families import load_family
+from faussaire.holes import with_hole
 
 
 def write(path: Path, pixels: np.ndarray) -> Job:
@@ -93,3 +98,26 @@ def test_holes_of_transparency(tmp_path):
     plain = write(tmp_path / "photos" / "b.png", pixels[..., :3])
     with pytest.raises(Fault, match="no transparency"):
         holes.by_alpha(plain, Opened.read(plain.source))
+
+
+def test_masks_that_say_nothing_or_everything(tmp_path):
+    """Nothing missing: the picture stays as it is. Everything: there is nothing to go by."""
+    family = _untrained()
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8))
+    opened = Opened.of(picture)
+    none = with_hole(opened, torch.full((1, 1, 20, 24), -1.0), "black.png")
+    made = answer(family, Device(name="cpu", precision="float32"), none)
+    assert np.array_equal(np.asarray(made.image()), np.asarray(picture))
+    with pytest.raises(Fault, match=r"all of it is missing.*inverted"):
+        with_hole(opened, torch.ones(1, 1, 20, 24), "white.png")
+    with pytest.raises(Fault, match=r"white.png has 8x20 pixels, and the picture 24x20"):
+        with_hole(opened, torch.ones(1, 1, 20, 8), "white.png")
+
+
+def _untrained():
+    kind = load_family("inpaint")
+    config = kind.Config(width=4, blocks=1, discriminator_width=4)
+    family = kind(config, Pictures(channels=3, height=16, width=16, input_channels=4))
+    for net in family.nets.values():
+        net.eval()
+    return family

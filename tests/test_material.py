@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from faussaire.core.config import resolve
 from faussaire.core.errors import UserError
 from faussaire.data.pack import Images
-from faussaire.material import Material, split, tile_counts
+from faussaire.families import load_family
+from faussaire.material import Material, read_material, split, tile_counts
 
 
 def cut(counts: dict[str, int]) -> Images:
@@ -39,3 +42,19 @@ def test_whole_pictures_are_chosen_by_their_number_alone():
     one, two = split(2000, None), split(2000, None, np.ones(2000, np.int64))
     assert all(np.array_equal(a, b) for a, b in zip(one, two, strict=True))
     assert len(one[1]) == 40
+
+
+@pytest.mark.parametrize("family", ["pix2pix", "cyclegan"])
+def test_pictures_that_are_too_small_are_enlarged_unless_a_size_is_asked_for(tmp_path, family):
+    for side in ("in", "out"):
+        (tmp_path / side).mkdir()
+        for index in range(3):
+            colour = (40 * index, 20 * len(side), 90)
+            Image.new("RGB", (12, 10), colour).save(tmp_path / side / f"{index}.png")
+    kind = load_family(family)
+    how = {"target": str(tmp_path / "out")}
+    settings = resolve(family, str(tmp_path / "in"), kind.Config, kind.training, how)
+    material = read_material(settings, kind)
+    assert material.images.resolution == material.inputs.resolution == (20, 24)
+    asked = resolve(family, str(tmp_path / "in"), kind.Config, how, {"resolution": 12})
+    assert read_material(asked, kind).images.resolution == (12, 12)

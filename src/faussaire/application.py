@@ -6,7 +6,6 @@ Pictures larger than memory likes are gone through in tiles that overlap and fad
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from faussaire.core.batch import Draws, RowDraws, mix
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.data.decode import EXTENSIONS, Fault, decode, decoding
+from faussaire.data.decode import EXTENSIONS, Fault, decode, decode_deep, decoding
 from faussaire.nn.degrade import grey
 from faussaire.report.files import whole
 
@@ -60,7 +59,8 @@ class Opened:
         pixels = torch.from_numpy(np.array(image))
         if pixels.dim() == 2:
             pixels = pixels[:, :, None]
-        rows = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1.0
+        # In place from here on: of a picture of 40 megapixels each copy is half a gigabyte.
+        rows = pixels.permute(2, 0, 1)[None].float().div_(127.5).sub_(1.0)
         return cls(rows[:, :3], rows[:, 3:] if rows.shape[1] == 4 else None, False)
 
     @classmethod
@@ -77,8 +77,8 @@ class Opened:
         with decoding():
             found = decode(raw)
             if found.mode.startswith("I;16"):
-                values = np.asarray(Image.open(io.BytesIO(raw))).astype(np.float32)
-                return cls(torch.from_numpy(values)[None, None] / 32767.5 - 1.0, None, True)
+                values = torch.from_numpy(decode_deep(raw).astype(np.float32))
+                return cls(values[None, None] / 32767.5 - 1.0, None, True)
         return cls.of(found.image)
 
     def image(self) -> Image.Image:
@@ -89,7 +89,7 @@ class Opened:
         parts = [self.colour]
         if self.alpha is not None:
             parts = [self.colour.expand(-1, 3, -1, -1), self.alpha]
-        levels = ((torch.cat(parts, dim=1)[0] + 1.0) * 127.5).round().clamp(0, 255)
+        levels = torch.cat(parts, dim=1)[0].add_(1.0).mul_(127.5).round_().clamp_(0, 255)
         pixels = levels.to(torch.uint8).permute(1, 2, 0).numpy()
         return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
@@ -197,7 +197,9 @@ def tiled(
         )
     height, width = x.shape[2:]
     rows, columns = (_places(side, tile, shared) for side in (height, width))
-    total = weight = None
+    total = None
+    # All tiles' weights are a product of one factor for each row and one for each column.
+    weights: tuple[Tensor, Tensor] | None = None
     for top, bottom in rows:
         for left, right in columns:
             y = run(x[:, :, top:bottom, left:right], (top, left))
@@ -206,19 +208,18 @@ def tiled(
                 _fade(begin, end, side, overlap * scale, reach * scale, scale)
                 for begin, end, side in ((top, bottom, height), (left, right, width))
             )
-            fade = torch.outer(down, across)
-            if total is None or weight is None:
+            if total is None or weights is None:
                 total = torch.zeros(*y.shape[:2], height * scale, width * scale)
-                weight = torch.zeros(height * scale, width * scale)
-            place = (
-                slice(top * scale, bottom * scale),
-                slice(left * scale, right * scale),
-            )
-            total[:, :, place[0], place[1]] += y * fade
-            weight[place] += fade
+                weights = torch.zeros(height * scale, 1), torch.zeros(width * scale)
+            high, wide = slice(top * scale, bottom * scale), slice(left * scale, right * scale)
+            total[:, :, high, wide] += y * torch.outer(down, across)
+            if left == 0:
+                weights[0][high, 0] += down
+            if top == 0:
+                weights[1][wide] += across
     assert total is not None
-    assert weight is not None
-    return total / weight
+    assert weights is not None
+    return total.div_(weights[0]).div_(weights[1])
 
 
 def _places(side: int, tile: int, overlap: int) -> list[tuple[int, int]]:
@@ -269,7 +270,8 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
 
     Args:
         words: files, folders (with all below them) or patterns such as `photos/*.jpg`.
-        out: the folder of results; below it names are those below the folders.
+        out: the folder of results; below it names are those below the folders. What lies in it is no
+            input, where it is inside one of them: earlier results would be taken for pictures.
         ending: of all results, such as `png`; None: as the inputs', or PNG.
 
     Raises:
@@ -277,7 +279,7 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
     """
     found: list[tuple[Path, Path]] = []
     for word in words:
-        found.extend(_meant(word))
+        found.extend(_meant(word, out))
     if not found:
         raise UserError(
             f"There are no pictures in {', '.join(map(str, words))}.",
@@ -287,19 +289,24 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
     for source, name in found:
         suffix = name.suffix.lower() if ending is None else f".{ending.lstrip('.')}"
         target = out / name.with_suffix(suffix if suffix in _OWN else ".png")
-        if target in jobs and jobs[target].source != source:  # a.gif beside a.png
-            target = target.with_name(f"{name.name}{target.suffix}")
+        plain, number = target, 1
+        while target in jobs and jobs[target].source != source:  # a.gif and a.png, x/a and y/a
+            stem = name.name if number == 1 else f"{plain.stem}-{number}"
+            target, number = plain.with_name(f"{stem}{plain.suffix}"), number + 1
         jobs[target] = Job(source, target)
     return list(jobs.values())
 
 
-def _meant(word: Path) -> Iterator[tuple[Path, Path]]:
-    """Files, each with its name below what was named."""
+def _meant(word: Path, out: Path) -> Iterator[tuple[Path, Path]]:
+    """Files, each with its name below what was named, without those in a folder of results inside."""
     if word.is_dir():
+        results, here = out.resolve(), word.resolve()
+        own = results.relative_to(here).parts if results.is_relative_to(here) else ()
         for path in sorted(word.rglob("*")):
             below = path.relative_to(word)
             hidden = any(part.startswith(".") for part in below.parts)
-            if path.suffix.lower() in EXTENSIONS and path.is_file() and not hidden:
+            made = bool(own) and below.parts[: len(own)] == own
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not (hidden or made):
                 yield path, below
     elif word.is_file():
         yield word, Path(word.name)

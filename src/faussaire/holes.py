@@ -102,8 +102,10 @@ def by_alpha(job: Job, opened: Opened) -> Opened:
 def with_hole(opened: Opened, mask: Tensor, name: str) -> Opened:
     """A picture with the hole that a mask (1, 1, H, W) in [-1, 1] shows: where it is above 0.
 
+    Where it is so nowhere, nothing is missing, and the picture stays what it is.
+
     Raises:
-        Fault: the mask has another size.
+        Fault: the mask has another size, or shows that all is missing.
     """
     size, own = mask.shape[2:], opened.colour.shape[2:]
     if size != own:
@@ -115,6 +117,12 @@ def with_hole(opened: Opened, mask: Tensor, name: str) -> Opened:
 
 
 def _with(opened: Opened, hole: Tensor) -> Opened:
+    if bool(hole.all()):
+        raise Fault(
+            "unreadable",
+            "all of it is missing, and nothing is left to go by; light places of masks are missing, so "
+            "one that is meant the other way round must be inverted",
+        )
     return dataclasses.replace(opened, hole=2.0 * hole.float() - 1.0)
 
 

@@ -257,13 +257,17 @@ def read_material(
             alone, notes = tuple(pair.alone), tuple(pair.notes)
             if getattr(data, "backward", False):
                 first, second = second, first
-            options = dataclasses.replace(
-                options, resolution=aligned_options(pair, options)[0].resolution
-            )
+            settled = aligned_options(pair, options)[0]
         else:
             first = open_sources.enter_context(open_source(settings.source, classes="none"))
             second = open_sources.enter_context(open_source(str(target), classes="none"))
-        asked = _size(options, second, kind, progress)
+            settled = options
+        if options.resolution is None and settled.resolution is not None:
+            # The pairs' own size, which is nobody's wish: enlarged where it is too small.
+            assert isinstance(settled.resolution, tuple)
+            asked = _large_enough(settled.resolution, kind)
+        else:
+            asked = _size(options, second, kind, progress)
         wide_options = dataclasses.replace(options, resolution=enlarged(asked, data.margin))
         packs = {
             name: pack(source, wide_options, progress=progress)
@@ -373,9 +377,13 @@ def _size(
     if options.resolution is not None:
         assert isinstance(options.resolution, tuple)
         return options.resolution
-    height, width = pack(source, options, progress=progress).resolution
-    times = math.ceil(kind.least_side / min(height, width))
-    return height * times, width * times
+    return _large_enough(pack(source, options, progress=progress).resolution, kind)
+
+
+def _large_enough(size: tuple[int, int], kind: type[Family[Any]]) -> tuple[int, int]:
+    """(height, width), as many times as large as the family needs."""
+    times = math.ceil(kind.least_side / min(size))
+    return size[0] * times, size[1] * times
 
 
 def _middle(images: Images, size: tuple[int, int]) -> Images:

@@ -303,7 +303,9 @@ def _holed(opened: Opened, mask: Image.Image | np.ndarray | Tensor | str | Path 
     try:
         return with_hole(opened, grey(light), "given")
     except Fault as fault:
-        raise UserError(f"{fault.reason}.", "Give one of the picture's size.") from fault
+        raise UserError(
+            f"{fault.reason}.", "Give a mask of the picture's size, light where it is missing."
+        ) from fault
 
 
 def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Model:

@@ -114,6 +114,7 @@ def test_inputs_are_made_of_the_pictures_themselves(pairs, tmp_path):
         (["cyclegan", "in"], "two sets"),
         (["pix2pix", "in", "out", "--make", "edges"], "makes its inputs itself"),
         (["pix2pix", "in", "empty"], "no pictures"),
+        (["pix2pix", "in", "strange"], "No picture of"),
         (["pix2pix", "in", "out", "--conditional"], "condition"),
         (["dcgan", "in", "out"], "one set of pictures"),
     ],
@@ -121,7 +122,11 @@ def test_inputs_are_made_of_the_pictures_themselves(pairs, tmp_path):
 def test_sources_that_do_not_fit(pairs, tmp_path, words, said, capsys):
     folder, _ = pairs
     (folder / "empty").mkdir(exist_ok=True)
-    places = [folder / word if word in ("in", "out", "empty") else word for word in words]
+    if not (folder / "strange").exists():
+        discs(folder / "strange", ["elsewhere", "other"])
+    places = [
+        folder / word if word in ("in", "out", "empty", "strange") else word for word in words
+    ]
     assert main([str(word) for word in ["train", *places, "--out", tmp_path / "run", *SMALL]]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
 

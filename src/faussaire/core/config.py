@@ -141,7 +141,18 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairData(DataConfig):
+class TwoData(DataConfig):
+    """How two sets of pictures are read, which are no pairs.
+
+    Attributes:
+        target: the second set; the second word after the family says it, too.
+    """
+
+    target: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairData(TwoData):
     """How pairs of pictures are read: an input, and what it is to become.
 
     Attributes:
@@ -151,7 +162,6 @@ class PairData(DataConfig):
         backward: learn the other way round, from the target (or the right half) to the source.
     """
 
-    target: str | None = None
     halves: bool = False
     backward: bool = False
 
@@ -163,17 +173,6 @@ class PairData(DataConfig):
                 "lie in two places.",
                 "Give one of them.",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TwoData(DataConfig):
-    """How two sets of pictures are read, which are no pairs.
-
-    Attributes:
-        target: the second set; the second word after the family says it, too.
-    """
-
-    target: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from faussaire.data.matching import Match, examples, match, match_and_say
 from faussaire.data.parallel import Progress
 from faussaire.data.plan import PackOptions, as_pair, choose_resolution, usable
 from faussaire.data.scan import Scan, scan
-from faussaire.data.source import Listing, Source, content_digest, digest
+from faussaire.data.source import Closing, Listing, Source, content_digest, digest
 from faussaire.data.sources import open_source
 
 __all__ = ["Halves", "Match", "Pair", "Subset", "aligned_options", "match", "open_pair"]
@@ -171,7 +170,7 @@ class Halves(Source):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Closing):
     """Inputs and targets of equal length, aligned row by row.
 
     Args:
@@ -196,17 +195,6 @@ class Pair:
         """Close both sides."""
         self.inputs.close()
         self.targets.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_pair(

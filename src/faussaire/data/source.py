@@ -82,7 +82,28 @@ class Listing:
     places: list[Any]
 
 
-class Source(ABC):
+class Closing:
+    """What is closed at the end of a `with` block."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close files that are open."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Source(Closing, ABC):
     """A sized sequence of `Item`; list and pixels are read only when asked for.
 
     Attributes:
@@ -156,19 +177,7 @@ class Source(ABC):
         return (self[i] for i in range(len(self)))
 
     def close(self) -> None:
-        """Close files that are open."""
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def file_token(path: Path) -> str:
