@@ -58,7 +58,7 @@ BUDGET = {
     "biggan": 24_000,
 }
 SETS = {"first": 0, "second": 10, "third": 20}
-"""What is added to the seeds of each set: the second and the third were trained after the rules stood."""
+"""What is added to the seeds of a set; the second and third were trained after the rules stood."""
 PATIENT = 2
 """How many times its pictures R3GAN has in the third set; of 20,000 it may have half of the classes yet,
 and looks like what it is, young, whether it is ill or not."""

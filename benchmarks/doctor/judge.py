@@ -94,7 +94,9 @@ def first_ill(course: list[tuple[float, str, bool]], until: float) -> tuple[floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=Path)
-    parser.add_argument("--half", choices=["tune", "report", "second", "third", "all"], default="all")
+    parser.add_argument(
+        "--half", choices=["tune", "report", "second", "third", "all"], default="all"
+    )
     parser.add_argument("--each", action="store_true", help="a line for each run")
     parser.add_argument("--pack", type=Path)
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """Train the catalogue and keep what the doctor saw and what was true.
 
-    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance] [--set third]
+    python benchmarks/doctor/run.py --data DATA --out FOLDER [--only TEXT] [--list] [--balance]
+        [--set first|second|third]
 
 DATA holds `fashion_mnist/`, `mnist_t10k/`, `emoji_noto/` and, for the FID,
 `weights/squeezenet1_1_features.safetensors`. Each case leaves `FOLDER/cases/NAME.json`: its events and
