@@ -165,7 +165,7 @@ def test_super_resolution_is_measured_as_papers_do(pairs, tmp_path):
     assert found.figures[0].name == "psnr_luma[others,2 pairs,x2,bicubic,border=2]"
     assert found["psnr_luma"].value == pytest.approx(np.mean(wanted), abs=0.3)  # of 48: rounding
     assert found["psnr_luma"].provenance.pictures == "whole"
-    assert found["consistency"].value > found["psnr_luma"].value
+    assert found["consistency"].value > 30
     one = faussaire.evaluate(run, against=others, count=1, metrics="psnr_luma")["psnr_luma"]
     assert (one.provenance.count, one.provenance.whole) == (1, False)
 

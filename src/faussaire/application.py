@@ -25,6 +25,8 @@ from faussaire.core.family import Family
 from faussaire.data.decode import EXTENSIONS, Fault, decode, decode_deep, decoding
 from faussaire.nn.degrade import grey
 from faussaire.report.files import whole
+from faussaire.video import ENDINGS as VIDEOS
+from faussaire.video import convert, require_reader, target_ending
 
 TILE = 1024
 """Pixels a side that are handled at once, where the user does not say."""
@@ -269,10 +271,11 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
     """The files that are meant, and what is to become of each.
 
     Args:
-        words: files, folders (with all below them) or patterns such as `photos/*.jpg`.
+        words: files, folders (with all pictures below them) or patterns such as `photos/*.jpg`. Videos
+            are taken where they are named, not out of folders.
         out: the folder of results; below it names are those below the folders. What lies in it is no
             input, where it is inside one of them: earlier results would be taken for pictures.
-        ending: of all results, such as `png`; None: as the inputs', or PNG.
+        ending: of all pictures made, such as `png`; None: as the inputs', or PNG.
 
     Raises:
         UserError: nothing there, or no picture.
@@ -289,12 +292,19 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
     for source, name in found:
         suffix = name.suffix.lower() if ending is None else f".{ending.lstrip('.')}"
         target = out / name.with_suffix(suffix if suffix in _OWN else ".png")
+        if is_video(source):
+            target = out / name.with_suffix(target_ending(name.suffix.lower()))
         plain, number = target, 1
         while target in jobs and jobs[target].source != source:  # a.gif and a.png, x/a and y/a
             stem = name.name if number == 1 else f"{plain.stem}-{number}"
             target, number = plain.with_name(f"{stem}{plain.suffix}"), number + 1
         jobs[target] = Job(source, target)
     return list(jobs.values())
+
+
+def is_video(path: Path) -> bool:
+    """Whether its name says that a file is a video."""
+    return path.suffix.lower() in VIDEOS
 
 
 def _meant(word: Path, out: Path) -> Iterator[tuple[Path, Path]]:
@@ -326,6 +336,7 @@ def work(
     *,
     overwrite: bool = False,
     done: Callable[[Job], None] = lambda job: None,
+    told: Callable[[Job, int, int], None] = lambda job, frames, total: None,
     find: Callable[[Job, Opened], Opened] = lambda job, opened: opened,
 ) -> list[Failed]:
     """Make every file; one that fails does not keep the others from being made.
@@ -335,13 +346,15 @@ def work(
         transform: what to do to each.
         overwrite: replace files that are there.
         done: told after each, made or not.
+        told: of videos, told after each frame of how many.
         find: what else belongs to a picture, such as its hole; may raise a Fault.
 
     Returns:
         Those that failed, with reasons.
 
     Raises:
-        UserError: a result is there already (then nothing is made), or the disk is full.
+        UserError: a result is there already, or videos cannot be read here (then nothing is made), or
+            the disk is full.
     """
     taken = [job.target for job in jobs if job.target.exists()]
     if taken and not overwrite:
@@ -350,18 +363,46 @@ def work(
             f"'{taken[0]}'{more} would be overwritten.",
             "Choose another --out, or add --overwrite or --skip.",
         )
+    if any(is_video(job.source) for job in jobs):
+        require_reader()
     failed = []
     for job in jobs:
         try:
-            made = transform(find(job, Opened.read(job.source)))
+            made = None
+            if is_video(job.source):
+                _film(job, transform, find, told)
+            else:
+                made = transform(find(job, Opened.read(job.source)))
         except Fault as fault:
             failed.append(Failed(job.source, fault.reason))
         except (UserError, ValueError) as error:
             failed.append(Failed(job.source, str(error)))
         else:
-            save(made, job.target)
+            if made is not None:
+                save(made, job.target)
         done(job)
     return failed
+
+
+def _film(
+    job: Job,
+    transform: Callable[[Opened], Opened],
+    find: Callable[[Job, Opened], Opened],
+    told: Callable[[Job, int, int], None],
+) -> None:
+    """A video of a video. Frames are answered alike, and what is drawn for them does not flicker.
+
+    Raises:
+        Fault: it cannot be read.
+    """
+
+    def frame(image: Image.Image) -> Image.Image:
+        return transform(find(job, Opened.of(image))).image().convert("RGB")
+
+    def counted(frames: int, total: int) -> None:
+        told(job, frames, total)
+
+    convert(job.source, job.target, frame, told=counted)
 
 
 def save(made: Opened, path: Path) -> None:

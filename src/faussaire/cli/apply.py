@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Turn pictures into others with the averaged weights of a run.
+    """Turn pictures, or the frames of videos, into others with the averaged weights of a run.
 
     Attributes:
         run: the run's folder, or one of its checkpoints; or a file of weights of ESRGAN or Real-ESRGAN
             (.safetensors, .pth), which enlarges pictures.
-        pictures: files, folders or patterns.
+        pictures: files, folders or patterns; also videos (mp4, mov, mkv, webm ...), frame by frame
+            and with their sound, for which `pip install "faussaire[video]"` is needed.
         out: the folder of results; names are kept.
         seed: of what the model draws at random, where it does.
         tile: pixels a side that are handled at once, in tiles that fade into each other; 0: whole
@@ -41,7 +42,7 @@ class Options:
         mask_colour: missing is what has this colour, as a name or #rrggbb.
         mask_tolerance: levels, of 255, by which each of red, green and blue may differ from it.
         mask_alpha: missing is what is transparent.
-        format: ending of all results, such as png; None: as the inputs'.
+        format: ending of all pictures made, such as png; None: as the inputs'.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to run.
         overwrite: replace results that are there.
@@ -111,7 +112,7 @@ def run(arguments: list[str]) -> int:
     options = parse("apply", Options, arguments)
     if not options.pictures:
         raise UserError("No pictures were named.", "faussaire apply RUN photos/ --out results/")
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from faussaire import application
     from faussaire.model import load
@@ -129,10 +130,18 @@ def run(arguments: list[str]) -> int:
     )
     find = _finder(options, jobs, family)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task("pictures", total=len(waiting))
+        task = progress.add_task("files", total=len(waiting))
+        films: dict[application.Job, TaskID] = {}
 
         def done(job: application.Job) -> None:
             progress.update(task, advance=1, description=job.source.name)
+            if job in films:
+                progress.remove_task(films.pop(job))
+
+        def told(job: application.Job, frames: int, total: int) -> None:
+            if job not in films:
+                films[job] = progress.add_task(job.source.name)
+            progress.update(films[job], completed=frames, total=total)
 
         failed = application.work(
             waiting,
@@ -141,6 +150,7 @@ def run(arguments: list[str]) -> int:
             ),
             overwrite=options.overwrite,
             done=done,
+            told=told,
             find=find,
         )
     if options.json:
@@ -149,7 +159,9 @@ def run(arguments: list[str]) -> int:
         left = [{"file": str(one.source), "reason": one.reason} for one in failed]
         print_json({"made": made, "failed": left, "skipped": len(jobs) - len(waiting)})
         return 1 if failed else 0
-    out.print(f"{len(waiting) - len(failed)} pictures in {options.out}/", markup=False)
+    films = sum(application.is_video(job.source) for job in waiting)
+    what = "pictures" if not films else "videos" if films == len(waiting) else "files"
+    out.print(f"{len(waiting) - len(failed)} {what} in {options.out}/", markup=False)
     if len(jobs) > len(waiting):
         out.print(f"{len(jobs) - len(waiting)} were there already", markup=False)
     for one in failed:

@@ -17,7 +17,7 @@ from faussaire.report.pictures import to_image
 
 # Codec and its options by ending. The crf values are visually near lossless; constant quality suits
 # films whose content is anything.
-_CODECS = {
+CODECS = {
     ".mp4": ("libx264", {"crf": "16", "preset": "medium"}),
     ".webm": ("libvpx-vp9", {"crf": "24", "b": "0", "cpu-used": "4", "row-mt": "1"}),
 }
@@ -39,7 +39,7 @@ def write_film(frames: Iterable[np.ndarray], path: Path, *, fps: float) -> None:
         UserError: another ending, no frames, a speed that is none, PyAV missing, or a failed write.
     """
     ending = path.suffix.lower()
-    if ending != ".gif" and ending not in _CODECS:
+    if ending != ".gif" and ending not in CODECS:
         raise UserError(
             f"A film cannot be written as '{path.name}'.",
             "Use a name that ends in .gif, .mp4 or .webm.",
@@ -110,7 +110,7 @@ def _write_video(images: Iterable[Image.Image], path: Path, ending: str, fps: fl
             f"Writing {ending} needs PyAV, which is not installed.",
             "Install it with pip install 'faussaire[video]', or write a .gif.",
         ) from error
-    codec, options = _CODECS[ending]
+    codec, options = CODECS[ending]
     if codec not in av.codecs_available:
         raise UserError(
             f"The installed PyAV cannot write {ending}: it lacks {codec}.",
@@ -125,22 +125,32 @@ def _write_video(images: Iterable[Image.Image], path: Path, ending: str, fps: fl
         # The type depends on the codec's name, which no checker can follow.
         stream: Any = container.add_stream(codec, rate=rate, options=options)
         for index, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(_even(image), format="rgb24")
+            frame = to_yuv(even(image))
             if index == 0:
-                stream.width, stream.height = frame.width, frame.height
-                # The only layout of colours that every browser plays.
-                stream.pix_fmt = "yuv420p"
-                context = stream.codec_context
-                context.colorspace = context.color_primaries = context.color_trc = _BT709
-                context.color_range = _LIMITED_RANGE
-            frame = frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+                set_up(stream, frame)
             frame.pts = index
             frame.time_base = 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _even(image: Image.Image) -> np.ndarray:
+def to_yuv(pixels: np.ndarray) -> Any:
+    """(H, W, 3) uint8 as a frame of PyAV's, in the only layout of colours that every browser plays."""
+    import av
+
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace=_BT709)
+
+
+def set_up(stream: Any, frame: Any) -> None:
+    """Give a stream of PyAV's the size and the colours of its first frame."""
+    stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+    context = stream.codec_context
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED_RANGE
+
+
+def even(image: Image.Image) -> np.ndarray:
     """(H, W, 3) with even sides, as halved colour planes need; the last row or column repeats."""
     array = np.asarray(image.convert("RGB"))
     height, width = array.shape[:2]
