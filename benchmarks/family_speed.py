@@ -4,9 +4,10 @@
 
 `eager` is float32 with plain torch layers and torch's own second derivatives; `default` is what
 `faussaire train FAMILY` does here. Both train the family's default networks on the same pictures, in its
-last stage, lazy penalties counted as often as they come. Each is a process of its own and they take
-turns, so that a noisy machine is noisy to both; speeds are medians, the gain is the median of one
-round's ratios.
+last stage, lazy penalties counted as often as they come. pix2pix, which makes pictures from pictures,
+learns them from their edges with `--size small`; to sample is to apply it. Each is a process of its own
+and they take turns, so that a noisy machine is noisy to both; speeds are medians, the gain is the median
+of one round's ratios.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import numpy as np
 
 VARIANTS = ("eager", "default")
 SAMPLES = 64
+TRANSLATORS = {"pix2pix": {"make": "edges", "size": "small"}}
+"""Families that make pictures from pictures and have a row, with their settings for it."""
 
 
 def pictures(folder: Path, side: int) -> Path:
@@ -56,7 +59,9 @@ def worker(family: str, variant: str, source: Path) -> None:
         device.FastSecondDerivatives = nullcontext  # type: ignore[misc, assignment]
     kind = load_family(family)
     precision = {"precision": "float32" if plain else "auto"}
-    settings = resolve(family, str(source), kind.Config, kind.training, precision)
+    own = dict(TRANSLATORS.get(family, {}))
+    size = kind.sizes[own.pop("size")] if "size" in own else {}
+    settings = resolve(family, str(source), kind.Config, kind.training, size, own, precision)
     shop = Workshop.open(settings)
     state = shop.state(DEFAULT_EXAMPLES)
     playing = Rounds(state, shop.stream(), shop.plan(DEFAULT_EXAMPLES), shop.world)
@@ -67,8 +72,11 @@ def worker(family: str, variant: str, source: Path) -> None:
         training = shop.seconds_an_example(playing, stage, 1)
         with state.sampling() as sampler, torch.no_grad():
             draws = RowDraws.counted(0, SAMPLES, device=shop.device.name)
+            # Of what a translator is applied to only the size matters.
+            shape = (SAMPLES, sampler.takes, shop.spec.height, shop.spec.width)
+            x = torch.zeros(shape, device=shop.device.name) if kind.applies else None
             began = time.perf_counter()
-            sampler.sample(draws)
+            sampler.sample(draws) if x is None else sampler.apply(x, draws)
             shop.device.synchronise()
             sampling = (time.perf_counter() - began) / SAMPLES
         print(json.dumps([training, sampling, shop.device.peak_memory()]), flush=True)
@@ -136,6 +144,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     makers = [name for name in families.names() if not families.load_family(name).applies]
+    makers += TRANSLATORS
     parser.add_argument("--families", nargs="+", default=makers)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

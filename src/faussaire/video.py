@@ -104,18 +104,21 @@ def _copy(
     reader: Any, writer: Any, ending: str, transform: Frame, told: Callable[[int, int], None]
 ) -> None:
     """Every frame through `transform`, every packet of sound as it is."""
-    moving = reader.streams.video[0]
+    moving = reader.streams.best("video")  # a cover is a video of one frame, too
     moving.thread_type = "AUTO"
     codec, options = CODECS[_CONTAINERS.get(ending, ".mp4")]
     rate = moving.guessed_rate or moving.average_rate or 25
     made = writer.add_stream(codec, rate=rate, options=options)
     made.codec_context.time_base = moving.time_base
-    sounds = {
-        sound.index: writer.add_stream_from_template(sound)
-        for sound in reader.streams.audio
-        if sound.codec_context.name in writer.supported_codecs
-        or sound.codec_context.codec.canonical_name in writer.supported_codecs
-    }
+    sounds = {}
+    for sound in reader.streams.audio:
+        name = sound.codec_context.codec.canonical_name
+        if name not in writer.supported_codecs:
+            raise Fault(
+                "unreadable",
+                f"its sound ({name}) does not fit into {ending} files; convert it to .mkv first",
+            )
+        sounds[sound.index] = writer.add_stream_from_template(sound)
     total = moving.frames
     if not total and reader.duration:
         total = round(float(rate) * reader.duration / 1_000_000)
