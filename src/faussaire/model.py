@@ -189,7 +189,7 @@ class Model:
             one = isinstance(style, str | Path | Image.Image)
             paintings = [read_picture(each).tensor for each in ([style] if one else style)]
             family = family.styled(paintings, share, strength)
-        elif family.styles:
+        elif family.stylises:
             raise UserError(
                 f"{name} gives pictures the manner of a painting, and none was given.",
                 "Name one, or several to be mixed: --style painting.jpg; in Python, `style`.",

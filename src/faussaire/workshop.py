@@ -78,7 +78,7 @@ class Workshop:
         material = read_material(settings, kind, progress=progress) if world.leads else None
         world.barrier()
         material = material or read_material(settings, kind, preflight=False)
-        chosen = kind.chosen(settings.model, progress or (lambda what, done, total: None))
+        chosen = kind.completed(settings.model, progress or (lambda what, done, total: None))
         settings = dataclasses.replace(settings, model=chosen)
         shop = cls(settings, kind, material, world, device)
         with torch.device("meta"):

@@ -89,7 +89,7 @@ class Family(Generic[ConfigT]):
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
-        styles: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
+        stylises: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
 
@@ -112,7 +112,7 @@ class Family(Generic[ConfigT]):
     applies: ClassVar[bool] = False
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
-    styles: ClassVar[bool] = False
+    stylises: ClassVar[bool] = False
     fills: ClassVar[bool] = False
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
@@ -131,7 +131,7 @@ class Family(Generic[ConfigT]):
         return 0
 
     @classmethod
-    def chosen(cls, config: ConfigT, progress: Callable[[str, int, int], None]) -> ConfigT:
+    def completed(cls, config: ConfigT, progress: Callable[[str, int, int], None]) -> ConfigT:
         """The settings with what was left to choose filled in, as a run that begins keeps them.
 
         Args:

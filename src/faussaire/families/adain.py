@@ -101,6 +101,7 @@ class AdaINConfig:
             as many.
         lr: Adam's learning rate.
         lr_half: examples after which it has fallen to a half, as lr / (1 + examples / lr_half).
+        beta1, beta2: of Adam.
     """
 
     Data: ClassVar[type] = TwoData
@@ -110,9 +111,19 @@ class AdaINConfig:
     width: int = 64
     lr: float = 1e-3
     lr_half: float = 160_000.0
+    beta1: float = 0.9
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
-        check_range(self, style_weight=(0, None), width=(1, 1024), lr=(0, None), lr_half=(1, None))
+        check_range(
+            self,
+            style_weight=(0, None),
+            width=(1, 1024),
+            lr=(0, None),
+            lr_half=(1, None),
+            beta1=(0, 0.9999),
+            beta2=(0, 0.999999),
+        )
 
 
 # ---- Adaptive instance normalisation ----
@@ -204,7 +215,7 @@ class AdaIN(Family[AdaINConfig]):
     sources = "two"
     applies = True
     averaged = ("decoder",)
-    styles = True
+    stylises = True
     tiles = False  # means and deviations are those of whole pictures
     least_side = 16
     training: ClassVar = {"batch": 8, "resolution": 256, "margin": 1.0, "flip": True}
@@ -243,7 +254,9 @@ class AdaIN(Family[AdaINConfig]):
     # ---- The encoder ----
 
     @classmethod
-    def chosen(cls, config: AdaINConfig, progress: Callable[[str, int, int], None]) -> AdaINConfig:
+    def completed(
+        cls, config: AdaINConfig, progress: Callable[[str, int, int], None]
+    ) -> AdaINConfig:
         name, weights = settled(config.perceptual, config.perceptual_weights, RECIPES, progress)
         return dataclasses.replace(config, perceptual=name, perceptual_weights=weights)
 
@@ -277,7 +290,11 @@ class AdaIN(Family[AdaINConfig]):
     # ---- The training ----
 
     def optimisers(self) -> dict[str, OptimiserSpec]:
-        return {"decoder": Adam(nets=("decoder",), lr=self.rate(), betas=(0.9, 0.999))}
+        return {
+            "decoder": Adam(
+                nets=("decoder",), lr=self.rate(), betas=(self.config.beta1, self.config.beta2)
+            )
+        }
 
     def rate(self) -> Schedule:
         """lr / (1 + examples / lr_half): the authors' 1 / (1 + 5e-5 t) at batches of 8 is 160,000."""

@@ -105,6 +105,7 @@ class FastStyleConfig:
         width: channels of the first layer; the residual blocks have four times as many.
         blocks: residual blocks.
         lr: Adam's learning rate.
+        beta1, beta2: of Adam.
     """
 
     style: Path | None = None
@@ -117,6 +118,8 @@ class FastStyleConfig:
     width: int = 32
     blocks: int = 5
     lr: float = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
         check_range(
@@ -127,6 +130,8 @@ class FastStyleConfig:
             width=(1, 1024),
             blocks=(0, 100),
             lr=(0, None),
+            beta1=(0, 0.9999),
+            beta2=(0, 0.999999),
         )
         if self.style_size is not None:
             check_range(self, style_size=(16, 8192))
@@ -268,7 +273,7 @@ class FastStyle(Family[FastStyleConfig]):
     # ---- The frozen network and the painting ----
 
     @classmethod
-    def chosen(
+    def completed(
         cls, config: FastStyleConfig, progress: Callable[[str, int, int], None]
     ) -> FastStyleConfig:
         name, weights = settled(config.perceptual, config.perceptual_weights, RECIPES, progress)
@@ -342,7 +347,11 @@ class FastStyle(Family[FastStyleConfig]):
 
     def optimisers(self) -> dict[str, OptimiserSpec]:
         lr = self.config.lr
-        return {"transformer": Adam(nets=("transformer",), lr=lr, betas=(0.9, 0.999))}
+        return {
+            "transformer": Adam(
+                nets=("transformer",), lr=lr, betas=(self.config.beta1, self.config.beta2)
+            )
+        }
 
     def stages(self, total: int) -> tuple[Stage, ...]:
         paint = Phase(name="style", nets=("transformer",), loss=self.loss)
