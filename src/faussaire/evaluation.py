@@ -844,9 +844,9 @@ class Evaluator:
         )
         for remark in self._examination.notes:
             note(remark)
-        must = options.metrics not in (None, "auto")
-        judges = () if must else kind.judged_by(config)
-        names = choose_metrics(options.metrics) if must else (*judges, *kind.compares(config))
+        asked = None if options.metrics == "auto" else options.metrics
+        must, judges = asked is not None, kind.judged_by(config)
+        names = (*judges, *kind.compares(config)) if asked is None else choose_metrics(asked)
         with self._state.sampling() as answering:
             tools = choose_tools(
                 answering,

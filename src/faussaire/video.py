@@ -170,11 +170,11 @@ def _shape(made: Any, moving: Any, frame: Any) -> None:
 @contextmanager
 def _faults() -> Iterator[None]:
     """FFmpeg's errors as faults of the file; but that the disk is full is no fault of it."""
-    import av
+    from av.error import FFmpegError
 
     try:
         yield
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OSError(error.errno, error.strerror) from error  # `whole` has words for it
         raise Fault("unreadable", f"the video is damaged ({error.strerror or error})") from error

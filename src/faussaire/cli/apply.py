@@ -159,8 +159,8 @@ def run(arguments: list[str]) -> int:
         left = [{"file": str(one.source), "reason": one.reason} for one in failed]
         print_json({"made": made, "failed": left, "skipped": len(jobs) - len(waiting)})
         return 1 if failed else 0
-    films = sum(application.is_video(job.source) for job in waiting)
-    what = "pictures" if not films else "videos" if films == len(waiting) else "files"
+    moving = sum(application.is_video(job.source) for job in waiting)
+    what = "pictures" if not moving else "videos" if moving == len(waiting) else "files"
     out.print(f"{len(waiting) - len(failed)} {what} in {options.out}/", markup=False)
     if len(jobs) > len(waiting):
         out.print(f"{len(jobs) - len(waiting)} were there already", markup=False)
