@@ -41,7 +41,7 @@ from faussaire.workshop import (
 )
 
 if TYPE_CHECKING:
-    from faussaire.evaluation import Evaluator
+    from faussaire.evaluator import Evaluator
 
 #: Looks in a run whose doctor acts, and rounds between two of them, at least.
 _LOOKS, _APART = 60, 16
@@ -309,7 +309,8 @@ def _evaluator(
     progress: Progress | None,
 ) -> Evaluator:
     """What measures this run while it trains."""
-    from faussaire.evaluation import Evaluator, Options  # only who measures waits for it
+    from faussaire.evaluation import Options  # only who measures waits for it
+    from faussaire.evaluator import Evaluator
 
     training = shop.settings.training
     options = Options(
