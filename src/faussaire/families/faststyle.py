@@ -111,7 +111,7 @@ class FastStyleConfig:
     style: Path | None = None
     style_size: int | None = None
     content_weight: float = 1.0
-    style_weight: float = 10.0
+    style_weight: float = 3.0
     tv_weight: float = 1.0
     perceptual: Literal["auto", "vgg19", "squeezenet1.1"] = "auto"
     perceptual_weights: str | None = None
