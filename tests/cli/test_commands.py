@@ -19,6 +19,8 @@ from faussaire.cli import COMMANDS, main
 
 SOURCE = Path(package.__file__).parent
 
+pytestmark = pytest.mark.xdist_group("commands")  # they share a run
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

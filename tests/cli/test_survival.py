@@ -18,6 +18,8 @@ from cli.commands import TINY, environment, faussaire, free_port, make_pictures,
 
 LONG = [*TINY, "--examples", "16000", "--save-every", "0.3", "--preview-every", "4000"]
 
+pytestmark = pytest.mark.xdist_group("survival")  # they share a run
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -287,7 +287,14 @@ FAMILIES = [
     _translator("cyclegan", together=False, width=8, discriminator_width=8, blocks=1, pool=6),
     _looking(
         _translator(
-            "faststyle", style=Path("painting.png"), perceptual="squeezenet1.1", width=4, blocks=1
+            "faststyle",
+            **{
+                "style": Path("painting.png"),
+                "perceptual": "squeezenet1.1",
+                "width": 4,
+                "blocks": 1,
+            },
+            lr=1e-4,  # its biases begin at 0, and their gradients are near it: Adam's steps are chance
         )
     ),
     _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
