@@ -435,6 +435,8 @@ def test_storage_that_cannot_be_opened_is_told_without_its_password(tmp_path: Pa
         with pytest.raises(UserError, match="The study in --storage cannot be opened") as caught:
             search(tmp_path / "s", "lr=1e-4..1e-2", storage=storage)
         assert "secret" not in str(caught.value)
+    with pytest.raises(UserError, match="need a driver"):  # which no extra brings
+        search(tmp_path / "s", "lr=1e-4..1e-2", storage="oracle://user@host/database")
     (tmp_path / "t").mkdir()
     (tmp_path / "t/study.db").write_text("no database, but text " * 99)
     with pytest.raises(UserError, match=r"study.db' cannot be opened"):

@@ -118,19 +118,22 @@ class Points(ImageGAN[PointsConfig]):
         return self.nets["generator"](self.beginning(draws, latents, truncation))
 
 
-def recipes(gamma: float) -> dict[str, dict[str, Any]]:
-    """Games by name, as settings; gamma is of R1 and R2."""
+def recipes(gamma: float, penalty: float) -> dict[str, dict[str, Any]]:
+    """Games by name, as settings; gamma is of R1 and R2, penalty of WGAN-GP."""
     return {
         # Goodfellow et al. 2014, the non-saturating loss alone.
         "gan": {},
-        "wgan-gp": {"loss": "wasserstein", "gradient_penalty": 10.0, "critic_steps": 5},
+        # Gulrajani et al. 2017.
+        "wgan-gp": {"loss": "wasserstein", "gradient_penalty": penalty, "critic_steps": 5},
         "gan+r1": {"r1": gamma},
         # Huang et al. 2024: relativistic pairs with R1 and R2 at every step, gamma falling no further.
         "r3gan": {"loss": "relativistic", "r1": gamma, "r2": gamma},
     }
 
 
-RECIPES: Mapping[str, Mapping[str, Any]] = recipes(0.1)
+RECIPES: Mapping[str, Mapping[str, Any]] = recipes(gamma=0.1, penalty=0.1)
+"""WGAN-GP with .1, as its authors have it for points: with the 10 of pictures it found 0 of 8 and 0 of 25
+modes in three million points."""
 
 
 def train(

@@ -39,7 +39,7 @@ SAMPLES = 26_000
 BATCH = 64
 GAMMA = 1.0
 """R3GAN's gamma for Stacked MNIST (table 5)."""
-RECIPES: Mapping[str, Mapping[str, Any]] = recipes(GAMMA)
+RECIPES: Mapping[str, Mapping[str, Any]] = recipes(gamma=GAMMA, penalty=10.0)
 _AT_ONCE = 500
 
 

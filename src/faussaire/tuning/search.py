@@ -176,10 +176,17 @@ class Search:
             )
         except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
             where = "--storage" if plan.storage else f"'{plan.out / 'study.db'}'"
+            step = (
+                "Check that it is there; --storage takes what Optuna takes, such as "
+                "postgresql://user@host/database."
+            )
+            if isinstance(error, ImportError):
+                step = (
+                    "Databases need a driver: for PostgreSQL, pip install 'psycopg[binary]'; "
+                    "for others see SQLAlchemy's list of dialects."
+                )
             raise UserError(  # not the address, which may hold a password
-                f"The study in {where} cannot be opened: {_first_line(error)}",
-                "Check that it is there and that its driver is installed; "
-                "--storage takes what Optuna takes, such as postgresql://user@host/database.",
+                f"The study in {where} cannot be opened: {_first_line(error)}", step
             ) from error
 
     def _close(self) -> None:
