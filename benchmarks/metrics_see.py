@@ -24,7 +24,7 @@ from faussaire.core.device import Device
 from faussaire.core.figures import METRICS
 from faussaire.data.pack import Images, PackOptions, pack
 from faussaire.data.source import content_digest
-from faussaire.evaluation import Options, measure
+from faussaire.measuring import Options, measure
 from faussaire.metrics.extractors import open_extractor
 from faussaire.metrics.pictures import Packed
 

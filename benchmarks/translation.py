@@ -32,7 +32,7 @@ import faussaire
 from faussaire.families.cyclegan import Generator
 from faussaire.metrics import paired
 from faussaire.nn.fused import enabled
-from faussaire.observers import beside
+from faussaire.report.pictures import beside
 
 
 def read(paths: list[Path], side: int) -> Tensor:

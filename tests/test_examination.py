@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import faussaire
 from faussaire.core.errors import UserError
 from faussaire.core.figures import METRICS, read_figures
 from faussaire.data.decode import normalise
-from faussaire.examination import METERS, Answer
+from faussaire.examination import Answer
+from faussaire.marking import METERS
 from faussaire.metrics import paired
 from faussaire.metrics.weights import Unavailable
 
@@ -32,7 +34,7 @@ def no_weights(monkeypatch, tmp_path):
     def missing(*words, **how):
         raise Unavailable("The weights are not here.", "Give --weights.")
 
-    monkeypatch.setattr("faussaire.evaluation.open_perceptual", missing)
+    monkeypatch.setattr("faussaire.marking.open_perceptual", missing)
 
 
 def noise(folder: Path, count: int, size: tuple[int, int] = (24, 20), *, seed: int = 0) -> Path:
@@ -53,7 +55,7 @@ def pairs(tmp_path_factory):
     noise(folder / "out", 24, seed=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "faussaire.evaluation.open_perceptual",
+            "faussaire.marking.open_perceptual",
             lambda *words: (_ for _ in ()).throw(Unavailable("They are not here.", "")),
         )
         faussaire.train(
@@ -84,6 +86,19 @@ def test_a_measurement_repeats_what_training_measured(pairs):
         assert figure.error is not None
     assert any("perceptual is left out" in note for note in found.notes)
     assert "6 pairs of held-out, 16x16" in found.against
+    again = {f.name: f.given for f in read_figures(pairs / "again" / "metrics.jsonl")}
+    assert again == {figure.name: figure.given for figure in found.figures}
+    with Image.open(pairs / "again" / "evaluation" / "answers.png") as sheet:
+        assert sheet.width > sheet.height > 3 * 16  # six rows of three, two beside each other
+
+
+def test_what_doing_nothing_gets_stands_beside(pairs):
+    found = faussaire.evaluate(
+        pairs / "run", against=pairs / "in", target=shutil.copytree(pairs / "in", pairs / "twin"),
+        metrics="l1,psnr", out=pairs / "same",
+    )  # fmt: skip
+    assert (found["l1"].given, found["psnr"].given) == (0.0, 100.0)
+    assert found["l1"].value > 0
 
 
 def test_other_pairs_are_measured_and_sets_of_them(pairs):
@@ -151,21 +166,23 @@ def test_super_resolution_is_measured_as_papers_do(pairs, tmp_path):
     others = noise(tmp_path / "others", 2, (45, 33), seed=3)
     found = faussaire.evaluate(run, against=others)
     model = faussaire.load(run)
-    wanted = []
+    wanted, plain = [], []
     for path in sorted(others.iterdir()):
         with Image.open(path) as image:
             large = normalise(image).crop((0, 0, 44, 32))
         small = large.resize((22, 16), Image.Resampling.BICUBIC)
-        made = model.apply(small)
-        rows = [
+        made, cubic = model.apply(small), small.resize(large.size, Image.Resampling.BICUBIC)
+        made, cubic, large = (
             torch.tensor(np.array(each)).permute(2, 0, 1)[None] / 127.5 - 1
-            for each in (made, large)
-        ]
-        wanted.append(float(paired.psnr_luma(*rows, border=2)))
+            for each in (made, cubic, large)
+        )
+        wanted.append(float(paired.psnr_luma(made, large, border=2)))
+        plain.append(float(paired.psnr_luma(cubic, large, border=2)))
     assert found.figures[0].name == "psnr_luma[others,2 pairs,x2,bicubic,border=2]"
     assert found["psnr_luma"].value == pytest.approx(np.mean(wanted), abs=0.3)  # of 48: rounding
     assert found["psnr_luma"].provenance.pictures == "whole"
     assert found["consistency"].value > 30
+    assert found["psnr_luma"].given == pytest.approx(np.mean(plain), abs=0.3)  # the same
     one = faussaire.evaluate(run, against=others, count=1, metrics="psnr_luma")["psnr_luma"]
     assert (one.provenance.count, one.provenance.whole) == (1, False)
 
@@ -176,6 +193,7 @@ def test_colours_stand_beside_the_real_ones_and_holes_count_alone(pairs, tmp_pat
     ).path
     figure = faussaire.evaluate(coloured)["colourfulness"]
     assert figure.real is not None
+    assert figure.given == pytest.approx(0.0, abs=0.5)  # whole levels
     assert figure.parts["share of the real"] == pytest.approx(figure.value / figure.real)
     holed = faussaire.train(
         "inpaint", pairs / "out", out=tmp_path / "holes", examples=4, blocks=1, discriminator_width=4,
@@ -183,6 +201,8 @@ def test_colours_stand_beside_the_real_ones_and_holes_count_alone(pairs, tmp_pat
     ).path  # fmt: skip
     found = faussaire.evaluate(holed)
     assert found["l1_hole"].value > found["l1"].value > 0
+    # The mean of what is known is no worse than the mean of all.
+    assert 0 < (found["l1_hole"].given or 0) < 0.5
     assert found["psnr_hole"].name == "psnr_hole[train,24 pairs,wide]"
 
 

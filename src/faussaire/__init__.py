@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from faussaire.comparison import Comparison
     from faussaire.core.run import Run
     from faussaire.data.check import Check
-    from faussaire.evaluation import Evaluation
+    from faussaire.measuring import Evaluation
     from faussaire.metrics.extractors import Extractor
     from faussaire.metrics.maps import FeatureMaps
     from faussaire.model import Model
@@ -157,7 +157,7 @@ def evaluate(
         resolution: with `fake`: (height, width), or one number for a square, to bring both to.
         channels: with `fake`: how pictures are read.
         classes: with `fake` or `against`: where classes come from, as in training.
-        out: with `fake`: a folder for `metrics.jsonl` and the pictures of neighbours.
+        out: with `fake`: a folder for `metrics.jsonl` and the pictures to look at.
         progress: called as progress(what, done, total).
 
     Raises:

@@ -14,17 +14,11 @@ from faussaire.core.figures import Figure, append_figures, choose_metrics, read_
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
-from faussaire.evaluation import (
-    Options,
-    choose_tools,
-    examine,
-    find_extractor,
-    measure,
-    place_of,
-    samples_like,
-)
+from faussaire.evaluation import samples_like
 from faussaire.examination import Examination, prepare
+from faussaire.marking import choose_tools, examine
 from faussaire.material import Material
+from faussaire.measuring import Options, find_extractor, measure, place_of
 from faussaire.metrics.bench import FEATURE_METRICS, Bench
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, Samples

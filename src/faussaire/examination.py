@@ -9,8 +9,6 @@ there is, for the way there and the way back.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,7 +24,6 @@ from faussaire.core.config import Settings
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.core.figures import METRICS, Figure, Provenance
 from faussaire.data.fit import from_array, to_array, to_channels
 from faussaire.data.pack import Images
 from faussaire.data.parallel import Progress
@@ -34,20 +31,15 @@ from faussaire.data.scan import scan
 from faussaire.data.source import Source, digest
 from faussaire.data.sources import open_source
 from faussaire.material import Material, pack_options
-from faussaire.metrics import paired
-from faussaire.metrics.perceptual import PerceptualDistance
 from faussaire.metrics.pictures import PictureSet, shuffled_rows
 from faussaire.nn.degrade import rounded
 from faussaire.report.pictures import to_uint8
 
 SEEN = 200
 """Pictures measured of those trained on, where none are held out and no count is asked for."""
-MIDDLE = 256
-"""Pixels a side of whole pictures that the perceptual distance looks at, unshrunk."""
-PERFECT = 100.0
-"""Decibels of equal pictures; whole levels that differ anywhere in a megapixel have less."""
 _BATCH = 16
-_WINDOW = 11  # pixels a side of SSIM's windows
+WINDOW = 11
+"""Pixels a side of SSIM's windows."""
 
 
 # ---- What is asked ----
@@ -143,7 +135,7 @@ class WholeExam:
         self.source, self.places, self.scale = source, list(places), scale
         self.name, self.whole = name, whole
         self.key = digest("whole", *digests)
-        self.least = _WINDOW + 2 * scale
+        self.least = WINDOW + 2 * scale
         self._mode = images.mode
         self._background = pack_options(settings).background
 
@@ -294,7 +286,7 @@ def _whole_pictures(
             open_source(settings.source, classes=data.classes, labels=data.labels)
         )
         seen = scan(source, progress=progress)
-        least = _WINDOW + 3 * scale
+        least = WINDOW + 3 * scale
         named = [place for place, name in enumerate(source.listing.names) if name in owners]
         places = [place for place in named if min(seen.sizes[place]) >= least]
         if not places:
@@ -462,163 +454,3 @@ def as_sets(
     """What is made, and what it should be like, for metrics of sets."""
     made = Made(family, device, way.sets, seed)
     return made, Truth(way.reals or way.sets, family.gives)
-
-
-# ---- Meters ----
-
-
-def _decibels(values: Tensor) -> Tensor:
-    return values.clamp(max=PERFECT)
-
-
-def _middle(x: Tensor) -> Tensor:
-    top, left = (max(0, (side - MIDDLE) // 2) for side in x.shape[2:])
-    return x[:, :, top : top + MIDDLE, left : left + MIDDLE]
-
-
-Meter = Callable[[Answer], Tensor]
-"""One number for each of some answers, (N,)."""
-
-METERS: dict[str, Meter] = {
-    "l1": lambda seen: paired.l1(seen.made, seen.true),
-    "psnr": lambda seen: _decibels(paired.psnr(seen.made, seen.true)),
-    "psnr_luma": lambda seen: _decibels(paired.psnr_luma(seen.made, seen.true, seen.border)),
-    "ssim_luma": lambda seen: paired.ssim_luma(seen.made, seen.true, seen.border),
-    "l1_hole": lambda seen: paired.l1(seen.made, seen.true, seen.hole),
-    "psnr_hole": lambda seen: _decibels(paired.psnr(seen.made, seen.true, seen.hole)),
-    "colourfulness": lambda seen: paired.colourfulness(seen.made),
-    "consistency": lambda seen: _decibels(paired.psnr(seen.family.consistent(seen.made), seen.x)),
-    "cycle_l1": lambda seen: paired.l1(seen.back(), seen.x),
-}
-OF_TRUTH: dict[str, Meter] = {"colourfulness": lambda seen: paired.colourfulness(seen.true)}
-"""The same of the true pictures, for metrics that should be as theirs."""
-assert {*METERS, "perceptual"} == {name for name, metric in METRICS.items() if metric.pairs}
-
-
-def refusal(name: str, family: Family[Any], examination: Examination) -> str:
-    """Why a metric of pairs cannot be measured, as a sentence; empty: it can."""
-    kind = type(family).__name__.lower()
-    way = examination.main
-    if name == "cycle_l1":
-        try:
-            family.inverse()
-        except UserError as error:
-            return error.cause
-        return ""
-    if not examination.paired:
-        return f"{name} compares pictures with the truth, and {kind} learns without pairs."
-    if name.endswith("_hole") and not family.fills:
-        return f"{name} is of holes, and {kind} fills none."
-    if name == "consistency" and name not in family.compares(family.config):
-        return f"{name} is not known of {kind} with these settings."
-    if name == "colourfulness" and family.gives < 3:
-        return f"{name} is of colours, and these pictures are grey."
-    if name == "ssim_luma" and way.pairs.least < _WINDOW + 2 * border(family):
-        return f"{name} needs {_WINDOW}x{_WINDOW} pixels, and these pictures have fewer."
-    return ""
-
-
-def compare_pairs(
-    family: Family[Any],
-    device: Device,
-    way: Way,
-    names: Sequence[str],
-    *,
-    seed: int,
-    perceptual: PerceptualDistance | None,
-    progress: Progress | None = None,
-) -> dict[str, Figure]:
-    """Metrics of pairs in one pass, by name.
-
-    Args:
-        family: its nets in evaluation mode; of the way back, `family.inverse()`.
-        device: where it runs.
-        way: what is asked.
-        names: of metrics of pairs that are not refused.
-        seed: of what inputs and answers draw at random.
-        perceptual: the distance, where it is among them.
-        progress: called as progress(what, done, total).
-
-    Raises:
-        UserError: the family gives values that are not numbers.
-    """
-    exam = way.pairs
-    meters = {name: METERS[name] for name in names if name != "perceptual"}
-    if "perceptual" in names:
-        assert perceptual is not None
-        meters["perceptual"] = _seen_by(perceptual, device)
-    found: dict[str, list[Tensor]] = {name: [] for name in meters}
-    real: dict[str, list[Tensor]] = {name: [] for name in meters if name in OF_TRUTH}
-    done = 0
-    for answer in answers(family, device, exam, seed):
-        with torch.no_grad():
-            for name, meter in meters.items():
-                found[name].append(meter(answer).double().cpu())
-            for name, rows in real.items():
-                rows.append(OF_TRUTH[name](answer).double().cpu())
-        done += len(answer.made)
-        if progress is not None:
-            progress("pairs", done, len(exam))
-    return {
-        name: _figure(name, found[name], real.get(name), family, way, perceptual) for name in names
-    }
-
-
-def _figure(
-    name: str,
-    found: list[Tensor],
-    real: list[Tensor] | None,
-    family: Family[Any],
-    way: Way,
-    perceptual: PerceptualDistance | None,
-) -> Figure:
-    """The mean over pairs."""
-    values, exam = torch.cat(found), way.pairs
-    details = [family.exam_name, way.word]
-    if name.endswith("_luma") and border(family):
-        details.append(f"border={border(family)}")
-    sees = perceptual if name == "perceptual" else None
-    if sees is not None and exam.size == "whole":
-        details.append(f"middle-{MIDDLE}")
-    value, count = float(values.mean()), len(values)
-    level = None if real is None else float(torch.cat(real).mean())
-    return Figure(
-        provenance=Provenance(
-            metric=name,
-            extractor="" if sees is None else sees.name,
-            weights="" if sees is None else sees.weights,
-            count=count,
-            reference=exam.name,
-            reference_count=len(exam),
-            reference_key=exam.key,
-            whole=exam.whole,
-            pictures=exam.size,
-            details=",".join(filter(None, details)),
-        ),
-        value=value,
-        error=float(values.std()) / math.sqrt(count) if count > 1 else None,
-        real=level,
-        real_counts="" if level is None else str(count),
-        parts={"share of the real": value / level} if level else {},
-    )
-
-
-def _seen_by(perceptual: PerceptualDistance, device: Device) -> Meter:
-    def meter(seen: Answer) -> Tensor:
-        made, truth = seen.made, seen.true
-        if seen.size == "whole":
-            # Shrunk, pictures would lose the very detail that was to be made.
-            made, truth = _middle(made), _middle(truth)
-        return perceptual(made.to(device.name), truth.to(device.name))
-
-    return meter
-
-
-def named_back(figure: Figure, word: str) -> Figure:
-    """A figure of the way back, which says so."""
-    if not word:
-        return figure
-    details = ",".join(filter(None, (figure.provenance.details, word)))
-    return dataclasses.replace(
-        figure, provenance=dataclasses.replace(figure.provenance, details=details)
-    )

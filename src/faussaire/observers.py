@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.material import Material
 from faussaire.report.page import write_report
-from faussaire.report.pictures import grid, save_png, to_uint8
+from faussaire.report.pictures import beside, grid, save_png, to_uint8
 
 
 class Previews:
@@ -97,25 +96,6 @@ def _demonstration(
         return Batch(fields, draws, count)
 
     return batch
-
-
-def beside(parts: Sequence[Tensor]) -> Image.Image:
-    """Pictures of several kinds, (N, C, H, W) in [-1, 1] each, as a grid with a row for each example.
-
-    Smaller ones are enlarged, their pixels staying sharp; grey becomes RGB where others have colour.
-    """
-    height, width = (max(part.shape[axis] for part in parts) for axis in (2, 3))
-    channels = max(part.shape[1] for part in parts)
-    cells = []
-    for part in parts:
-        part = F.interpolate(part, size=(height, width), mode="nearest")
-        if part.shape[1] == 1 and channels > 1:
-            part = part.expand(-1, 3, -1, -1)
-        if part.shape[1] == 3 and channels == 4:
-            part = F.pad(part, (0, 0, 0, 0, 0, 1), value=1.0)
-        cells.append(to_uint8(part))
-    rows = np.stack(cells, axis=1)  # (N, kinds, H, W, C)
-    return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(parts) * max(1, 6 // len(parts)))
 
 
 def preview_count(spec: Pictures, columns: int) -> int:

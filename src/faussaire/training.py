@@ -309,8 +309,8 @@ def _evaluator(
     progress: Progress | None,
 ) -> Evaluator:
     """What measures this run while it trains."""
-    from faussaire.evaluation import Options  # only who measures waits for it
     from faussaire.evaluator import Evaluator
+    from faussaire.measuring import Options  # only who measures waits for it
 
     training = shop.settings.training
     options = Options(

@@ -17,7 +17,7 @@ from faussaire.core.figures import METRICS, Figure, choose_metrics
 from faussaire.core.quantity import format_duration
 
 if TYPE_CHECKING:
-    from faussaire.evaluation import Evaluation
+    from faussaire.measuring import Evaluation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Options:
         channels: with --fake: grey, rgb or rgba.
         classes: with --fake or --against: where class names come from: folders, none, auto or a
             column; none given: as in training.
-        out: a folder for metrics.jsonl and the pictures of neighbours, in place of the run's.
+        out: a folder for metrics.jsonl and the pictures to look at, in place of the run's.
         explain: say what each metric means, and do nothing.
         json: print JSON.
     """
@@ -150,6 +150,10 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
             out.print(
                 "real: the same between parts of the real pictures, of the counts in brackets"
             )
+    if any(figure.given is not None for figure in found.figures):
+        out.print(
+            "as given: of the inputs, enlarged or with their holes filled by a mean: no skill"
+        )
     out.print()
     header, *rows = lines(found.figures)
     out.print(f"[dim]{header}[/]")
@@ -163,6 +167,9 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
         if found.neighbours is not None:
             path = where / "evaluation" / "neighbours.png"
             out.print(f"look at {path}: samples, each with its nearest real pictures", markup=False)
+        if found.answers is not None:
+            path = where / "evaluation" / "answers.png"
+            out.print(f"look at {path}: input, answer, truth; best to worst", markup=False)
     if found.run is not None:
         word = shlex.quote(str(found.run))
         out.print(f"compare with another run: faussaire compare {word} RUN", markup=False)
@@ -173,14 +180,18 @@ def lines(figures: Sequence[Figure]) -> list[str]:
 
     Plain lines, not a table of rich's, which would cut names and digits where they do not fit.
     """
-    rows = [("figure", "value", "", "real", "better")]
+    rows = [("figure", "value", "", "as given", "real", "better")]
     for figure in figures:
         error = "" if figure.error is None else f"± {number(figure.error)}"
         real = "" if figure.real is None else f"{number(figure.real)} ({figure.real_counts})"
+        given = "" if figure.given is None else number(figure.given)
         way = {"lower": "lower", "higher": "higher", "real": "as real"}[figure.metric.better]
-        rows.append((figure.name, number(figure.value), error, real, way))
+        rows.append((figure.name, number(figure.value), error, given, real, way))
+    marks = ["<", ">", "<", ">", ">", "<"]
+    if not any(figure.given is not None for figure in figures):
+        rows = [(*row[:3], *row[4:]) for row in rows]
+        del marks[3]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = ("<", ">", "<", ">", "<")
     return [
         "  ".join(
             f"{cell:{mark}{width}}" for cell, mark, width in zip(row, marks, widths, strict=True)

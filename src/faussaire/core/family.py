@@ -294,6 +294,14 @@ class Family(Generic[ConfigT]):
         """
         raise NotImplementedError
 
+    def unlearnt(self, x: Tensor) -> Tensor | None:
+        """What `exam`'s inputs make as they are: (N, K, h, w) to (N, C, H, W), or None.
+
+        The answer of one who has learnt nothing, to measure beside `apply`'s. By default the input
+        itself, where it has the form of an answer.
+        """
+        return x if x.shape[1] == self.gives and self.scale == 1 else None
+
     @property
     def exam_name(self) -> str:
         """How `exam` makes its inputs, in names of figures: `x2,bicubic`; empty: they are given."""

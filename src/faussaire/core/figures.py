@@ -308,6 +308,7 @@ class Figure:
             looks at one set), of counts as near to the figure's own as there are pictures for: its
             floor, or its ceiling.
         real_counts: the counts behind `real`.
+        given: the same of pictures as they were given, for metrics of pairs: what doing nothing gets.
         parts: the figure by class, or by scale.
         circumstances: run, checkpoint, seed, time taken, versions: what does not change its meaning.
     """
@@ -317,6 +318,7 @@ class Figure:
     error: float | None = None
     real: float | None = None
     real_counts: str = ""
+    given: float | None = None
     parts: Mapping[str, float] = field(default_factory=dict)
     circumstances: Mapping[str, Any] = field(default_factory=dict)
 
@@ -344,6 +346,7 @@ class Figure:
             "error": self.error,
             "real": self.real,
             "real_counts": self.real_counts,
+            "given": self.given,
             "parts": dict(self.parts),
             **dataclasses.asdict(self.provenance),
             **self.circumstances,
@@ -363,13 +366,16 @@ class Figure:
         }
         if facts["metric"] not in METRICS:
             raise ValueError(f"no metric '{facts['metric']}'")
-        own = {"name", "value", "error", "real", "real_counts", "parts", *facts}
+        own = {"name", "value", "error", "real", "real_counts", "given", "parts", *facts}
         return cls(
             provenance=Provenance(**facts),
             value=float(record["value"]),
             error=None if record["error"] is None else float(record["error"]),
             real=None if record["real"] is None else float(record["real"]),
             real_counts=str(record["real_counts"]),
+            given=None
+            if record.get("given") is None
+            else float(record["given"]),  # newer than the rest
             parts={str(name): float(value) for name, value in record["parts"].items()},
             circumstances={key: value for key, value in record.items() if key not in own},
         )

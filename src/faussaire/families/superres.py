@@ -585,6 +585,9 @@ class SuperRes(Translator[SuperResConfig]):
     def exam_name(self) -> str:
         return f"x{self.config.scale},{self.config.degradation}"
 
+    def unlearnt(self, x: Tensor) -> Tensor:
+        return enlarged(x, self.config.scale)
+
     def consistent(self, made: Tensor) -> Tensor:
         return rounded(shrunk(made, self.config.scale))
 

@@ -31,6 +31,7 @@ class Measured:
         title: of the metric.
         name: with the provenance.
         value: with its standard error, where there is one.
+        given: the same for pictures as they were given, or an empty string.
         real: the same for real pictures, or an empty string.
         better: what better means.
         at: examples seen when it was measured.
@@ -40,6 +41,7 @@ class Measured:
     title: str
     name: str
     value: str
+    given: str
     real: str
     better: str
     at: str
@@ -58,6 +60,7 @@ def figure_rows(figures: Sequence[Figure]) -> list[Measured]:
                     title=metric.title,
                     name=figure.name,
                     value=format_measured(figure),
+                    given="" if figure.given is None else format_figure(figure.given),
                     real="" if figure.real is None else format_figure(figure.real),
                     better=BETTER[metric.better],
                     at="" if at is None else f"{at:,} examples",
@@ -141,15 +144,22 @@ def as_series(name: str, course: Mapping[int, Figure]) -> Series:
 
 
 def real_line(course: Mapping[int, Figure]) -> tuple[float, str] | None:
-    """The value for real pictures, as a chart's reference."""
-    known = [one.real for one in course.values() if one.real is not None]
-    return (known[-1], "real pictures") if known and math.isfinite(known[-1]) else None
+    """The value for real pictures, or else for pictures as given, as a chart's reference."""
+    for known, name in (
+        ([one.real for one in course.values() if one.real is not None], "real pictures"),
+        ([one.given for one in course.values() if one.given is not None], "as given"),
+    ):
+        if known and math.isfinite(known[-1]):
+            return known[-1], name
+    return None
 
 
 def limits_of(figures: Iterable[Figure]) -> tuple[float, float]:
-    """An axis from zero, or the lowest value, that shows every value and that of real pictures."""
+    """An axis from zero, or the lowest value, that shows every value and what it is held against."""
+    figures = list(figures)
     shown = [one.value for one in figures]
-    shown += [one.real for one in figures if one.real is not None and math.isfinite(one.real)]
+    beside = [value for one in figures for value in (one.real, one.given)]
+    shown += [value for value in beside if value is not None and math.isfinite(value)]
     low, high = min(0.0, *shown), max(0.0, *shown)
     return low, high + 0.06 * (high - low)
 

@@ -88,6 +88,27 @@ def grid(
     return to_image(canvas)
 
 
+def beside(parts: Sequence[Tensor]) -> Image.Image:
+    """Pictures of several kinds, (N, C, H, W) in [-1, 1] each, as a grid with a row for each example.
+
+    Smaller ones are enlarged, their pixels staying sharp; grey becomes RGB where others have colour.
+    """
+    import torch.nn.functional as F  # only who has tensors waits for it
+
+    height, width = (max(part.shape[axis] for part in parts) for axis in (2, 3))
+    channels = max(part.shape[1] for part in parts)
+    cells = []
+    for part in parts:
+        part = F.interpolate(part, size=(height, width), mode="nearest")
+        if part.shape[1] == 1 and channels > 1:
+            part = part.expand(-1, 3, -1, -1)
+        if part.shape[1] == 3 and channels == 4:
+            part = F.pad(part, (0, 0, 0, 0, 0, 1), value=1.0)
+        cells.append(to_uint8(part))
+    rows = np.stack(cells, axis=1)  # (N, kinds, H, W, C)
+    return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(parts) * max(1, 6 // len(parts)))
+
+
 def _shrunk(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, C) at another (width, height), smoothly."""
     small = np.asarray(to_image(picture).resize(size, Image.Resampling.LANCZOS))
