@@ -58,3 +58,17 @@ def test_pictures_that_are_too_small_are_enlarged_unless_a_size_is_asked_for(tmp
     assert material.images.resolution == material.inputs.resolution == (20, 24)
     asked = resolve(family, str(tmp_path / "in"), kind.Config, how, {"resolution": 12})
     assert read_material(asked, kind).images.resolution == (12, 12)
+
+
+def test_few_pictures_are_no_danger_where_no_discriminator_learns(tmp_path):
+    for index in range(3):
+        colour = (40 * index, 20, 90)
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{index}.png")
+    said = {}
+    for family, given in (("dcgan", {}), ("faststyle", {"style": tmp_path / "0.png"})):
+        kind = load_family(family)
+        settings = resolve(family, str(tmp_path), kind.Config, kind.training, given)
+        report = read_material(settings, kind).report
+        assert report is not None
+        said[family] = {warning.code for warning in report.warnings}
+    assert said["dcgan"] - said["faststyle"] == {"too-few"}

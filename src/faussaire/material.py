@@ -17,7 +17,7 @@ from faussaire.core.config import Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.quantity import format_resolution
-from faussaire.data.check import Check, check
+from faussaire.data.check import AMOUNT, Check, check
 from faussaire.data.fit import centre, enlarged
 from faussaire.data.pack import Images, pack
 from faussaire.data.pairs import aligned_options, open_pair
@@ -273,11 +273,7 @@ def read_material(
             name: pack(source, wide_options, progress=progress)
             for name, source in (("inputs", first), ("images", second))
         }
-        report = (
-            check(second, asked, channels=options.channels, fit=options.fit, progress=progress)
-            if preflight
-            else None
-        )
+        report = _report(second, kind, options, asked, progress) if preflight else None
         return Material(
             images=_middle(packs["images"], asked),
             inputs=_middle(packs["inputs"], asked),
@@ -351,23 +347,30 @@ def _one(
     wide = enlarged(asked, settings.data.margin)
     if images.resolution != wide:
         images = pack(source, dataclasses.replace(options, resolution=wide), progress=progress)
-    report = (
-        check(
-            source,
-            settings.data.resolution,
-            channels=options.channels,
-            fit=options.fit,
-            progress=progress,
-        )
-        if preflight
-        else None
-    )
+    report = None
+    if preflight:
+        report = _report(source, kind, options, settings.data.resolution, progress)
     return Material(
         images=_middle(images, asked),
         wide={"images": images.pixels},
         report=report,
         own_inputs=kind.makes(settings.model, images.channels),
     )
+
+
+def _report(
+    source: Source,
+    kind: type[Family[Any]],
+    options: PackOptions,
+    resolution: tuple[int, int] | int | None,
+    progress: Progress | None,
+) -> Check:
+    """What the pictures are like, for this family."""
+    found = check(source, resolution, channels=options.channels, fit=options.fit, progress=progress)
+    if kind.adversarial:
+        return found
+    spared = [one for one in found.warnings if one.code not in AMOUNT]
+    return dataclasses.replace(found, warnings=spared)
 
 
 def _size(

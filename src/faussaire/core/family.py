@@ -90,6 +90,7 @@ class Family(Generic[ConfigT]):
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
         stylises: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
+        adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
 
@@ -114,6 +115,7 @@ class Family(Generic[ConfigT]):
     tiles: ClassVar[bool] = True
     stylises: ClassVar[bool] = False
     fills: ClassVar[bool] = False
+    adversarial: ClassVar[bool] = True
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config

@@ -260,6 +260,10 @@ def _warnings(c: Check, sizes: np.ndarray, fit: Fit) -> list[Warning]:
     )
 
 
+AMOUNT = ("too-few", "few")
+"""Warnings that are of discriminators."""
+
+
 def _amount(c: Check, what: str) -> list[Warning]:
     if c.examples < _MEMORISES:
         text = (

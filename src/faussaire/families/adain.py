@@ -219,6 +219,7 @@ class AdaIN(Family[AdaINConfig]):
     Config = AdaINConfig
     sources = "two"
     applies = True
+    adversarial = False
     averaged = ("decoder",)
     stylises = True
     tiles = False  # means and deviations are those of whole pictures

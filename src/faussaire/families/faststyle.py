@@ -221,6 +221,7 @@ class FastStyle(Family[FastStyleConfig]):
 
     Config = FastStyleConfig
     applies = True
+    adversarial = False
     averaged = ("transformer",)
     tiles = False  # instance normalisation sees whole pictures: tiles would differ in tone
     least_side = 16
