@@ -107,6 +107,42 @@ def test_inputs_are_made_of_the_pictures_themselves(pairs, tmp_path):
     assert len(list((tmp_path / "made").iterdir())) == 13
 
 
+def test_grey_pictures_get_colours_from_a_folder_to_figures(pairs, tmp_path):
+    folder, _ = pairs
+    run, made = tmp_path / "run", tmp_path / "made"
+    faussaire("train", "colorize", folder / "out", "--out", run, "--holdout", 0.25, *SMALL)
+    (tmp_path / "grey").mkdir()
+    with Image.open(folder / "out" / "p0.jpg") as image:
+        image.convert("L").resize((31, 22)).save(tmp_path / "grey" / "a.png")
+    faussaire("apply", run, tmp_path / "grey", "--out", made)
+    with Image.open(made / "a.png") as image, Image.open(tmp_path / "grey" / "a.png") as grey:
+        assert (image.mode, image.size) == ("RGB", (31, 22))
+        # The lightness that was given stays: Lab's, of which luma is a good half-way house.
+        far = np.abs(np.asarray(image.convert("L"), float) - np.asarray(grey, float))
+        assert np.median(far) < 16
+    out, _ = faussaire("evaluate", run, "--metrics", "psnr,colourfulness")
+    assert "psnr[held-out,3 pairs]" in out
+    assert "as given" in out
+    assert (run / "evaluation" / "answers.png").exists()
+
+
+def test_holes_are_filled_from_a_folder_and_a_mask(pairs, tmp_path):
+    folder, _ = pairs
+    run, made = tmp_path / "run", tmp_path / "made"
+    words = ["--blocks", 1, "--discriminator-width", 8, "--lambda-perceptual", 0]
+    faussaire("train", "inpaint", folder / "out", "--out", run, *SMALL, *words)
+    mask = np.zeros((24, 20), np.uint8)
+    mask[6:12, 5:15] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "some").mkdir()
+    with Image.open(folder / "out" / "p1.jpg") as image:
+        image.save(tmp_path / "some" / "p1.png")
+    faussaire("apply", run, tmp_path / "some", "--masks", tmp_path / "mask.png", "--out", made)
+    before, after = (np.asarray(Image.open(d / "p1.png")) for d in (tmp_path / "some", made))
+    assert np.array_equal(before[mask == 0], after[mask == 0])
+    assert not np.array_equal(before[mask == 255], after[mask == 255])
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
