@@ -10,7 +10,7 @@ from faussaire.core.config import resolve
 from faussaire.core.errors import UserError
 from faussaire.data.pack import Images
 from faussaire.families import load_family
-from faussaire.material import Material, read_material, split, tile_counts
+from faussaire.material import PictureMaterial, read_material, split, tile_counts
 
 
 def cut(counts: dict[str, int]) -> Images:
@@ -21,7 +21,7 @@ def cut(counts: dict[str, int]) -> Images:
 
 def test_tiles_of_a_picture_are_all_on_one_side():
     images = cut({f"p{i}#x": 1 + i % 5 for i in range(400)})
-    material = Material(images=images, wide={"images": images.pixels})
+    material = PictureMaterial(images=images, wide={"images": images.pixels})
     assert tile_counts(images).tolist() == [1 + i % 5 for i in range(400)]
     for holdout in (None, 0.1, 0.5):
         ((train, unseen),) = material.split(holdout)

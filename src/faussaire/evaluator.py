@@ -17,7 +17,7 @@ from faussaire.data.parallel import Progress
 from faussaire.evaluation import samples_like
 from faussaire.examination import Examination, prepare
 from faussaire.marking import choose_tools, examine
-from faussaire.material import Material
+from faussaire.material import PictureMaterial
 from faussaire.measuring import Options, find_extractor, measure, place_of
 from faussaire.metrics.bench import FEATURE_METRICS, Bench
 from faussaire.metrics.perceptual import open_perceptual
@@ -52,7 +52,7 @@ class Evaluator:
         state: State,
         run: Run,
         checkpoints: Checkpoints,
-        material: Material,
+        material: PictureMaterial,
         settings: Settings,
         options: Options,
         *,
@@ -90,7 +90,7 @@ class Evaluator:
 
     def _examine(
         self,
-        material: Material,
+        material: PictureMaterial,
         settings: Settings,
         options: Options,
         progress: Progress | None,

@@ -30,7 +30,7 @@ from faussaire.data.parallel import Progress
 from faussaire.data.scan import scan
 from faussaire.data.source import Source, digest
 from faussaire.data.sources import open_source
-from faussaire.material import Material, pack_options
+from faussaire.material import PictureMaterial, pack_options
 from faussaire.metrics.pictures import PictureSet, shuffled_rows
 from faussaire.nn.degrade import rounded
 from faussaire.report.pictures import to_uint8
@@ -200,7 +200,7 @@ class Examination:
 
 
 def prepare(
-    material: Material,
+    material: PictureMaterial,
     settings: Settings,
     kind: type[Family[Any]],
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ImageColor
 
 from faussaire.core.batch import mix
-from faussaire.core.config import Settings
+from faussaire.core.config import PictureData, Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.quantity import format_resolution
@@ -25,17 +25,16 @@ from faussaire.data.plan import PackOptions
 from faussaire.data.source import Source, digest
 from faussaire.data.sources import open_source
 from faussaire.data.stream import Stream
+from faussaire.modality import Progress
 
 _CHANNELS = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 _SIDE_BY_SIDE = 512
 """Pictures of two sets that are not pairs that the doctor is shown side by side."""
 
-Progress = Callable[[str, int, int], None]
-
 
 @dataclass(frozen=True, kw_only=True)
-class Material:
+class PictureMaterial:
     """Packed data.
 
     Attributes:
@@ -129,11 +128,26 @@ class Material:
         order = np.arange(sum(counts))
         return beside, order[: counts[0]], order[counts[0] :]
 
-    def stream(
-        self, *, seed: int, flip: bool, holdout: float | None, rank: int, world: int
-    ) -> Stream:
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the preflight found odd, as sentences; nothing where it was not asked."""
+        return [] if self.report is None else [warning.text for warning in self.report.warnings]
+
+    def settled(self, data: PictureData) -> PictureData:
+        """These settings with what was left to choose filled in."""
+        return dataclasses.replace(
+            data,
+            resolution=self.images.resolution,
+            channels={1: "grey", 3: "rgb", 4: "rgba"}[self.images.channels],
+            holdout=len(self.split(data.holdout)[-1][1]) / len(self),
+        )
+
+    def stream(self, data: PictureData, *, seed: int, rank: int, world: int) -> Stream:
         """The endless stream of one process."""
-        rows = [train if len(unseen) else None for train, unseen in self.split(holdout)]
+        rows = [train if len(unseen) else None for train, unseen in self.split(data.holdout)]
         names = tuple(self.sets)
         size = self.images.resolution
         cut = {name: size for name in names if self.wide[name].shape[1:3] != size}
@@ -141,7 +155,7 @@ class Material:
             self._tables(self.wide),
             rows=rows,
             seed=seed,
-            flip=names if flip else (),
+            flip=names if data.flip else (),
             crop=cut or None,
             rank=rank,
             world=world,
@@ -162,7 +176,7 @@ class Material:
             "class_counts": dict(self.report.classes),
             "key": self.key,
             "left_out": self.images.left_out,
-            "warnings": [warning.text for warning in self.report.warnings],
+            "warnings": self.warnings,
             "notes": self.notes,
         }
         if self.inputs is not None:
@@ -174,6 +188,24 @@ class Material:
                 "alone": [dict(one) for one in self.alone],
             }
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """What a rehearsal tells programs of the data."""
+        return {
+            "pictures": len(self.images),
+            "left_out": len(self.images.left_out),
+            "resolution": format_resolution(*self.images.resolution),
+            "channels": self.images.channels,
+            "classes": len(self.images.classes),
+        }
+
+    def told(self) -> str:
+        """What a rehearsal tells people, in a line."""
+        facts = self.facts()
+        return (
+            f"{facts['pictures']:,} pictures as {facts['resolution']} x {facts['channels']}, "
+            f"{facts['left_out']} left out"
+        )
 
 
 def tile_counts(images: Images) -> np.ndarray | None:
@@ -188,7 +220,7 @@ def tile_counts(images: Images) -> np.ndarray | None:
 def split(
     count: int, holdout: float | None, tiles: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of `count` rows those to train on and those to hold out; see `Material.split`.
+    """Of `count` rows those to train on and those to hold out; see `PictureMaterial.split`.
 
     Args:
         count: rows.
@@ -226,7 +258,7 @@ def read_material(
     progress: Progress | None = None,
     preflight: bool = True,
     needs: Literal["one", "pair", "two"] | None = None,
-) -> Material:
+) -> PictureMaterial:
     """The pictures that a run's settings name, packed.
 
     Args:
@@ -274,7 +306,7 @@ def read_material(
             for name, source in (("inputs", first), ("images", second))
         }
         report = _report(second, kind, options, asked, progress) if preflight else None
-        return Material(
+        return PictureMaterial(
             images=_middle(packs["images"], asked),
             inputs=_middle(packs["inputs"], asked),
             paired=needs == "pair",
@@ -340,7 +372,7 @@ def _one(
     options: PackOptions,
     progress: Progress | None,
     preflight: bool,
-) -> Material:
+) -> PictureMaterial:
     """Pictures that nothing is beside of."""
     asked = _size(options, source, kind, progress)
     images = pack(source, options, progress=progress)
@@ -350,7 +382,7 @@ def _one(
     report = None
     if preflight:
         report = _report(source, kind, options, settings.data.resolution, progress)
-    return Material(
+    return PictureMaterial(
         images=_middle(images, asked),
         wide={"images": images.pixels},
         report=report,

@@ -23,6 +23,7 @@ from faussaire.core.state import load_nets, settling_draws
 from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
 from faussaire.holes import with_hole
+from faussaire.modality import load_modality
 from faussaire.nn.degrade import grey
 from faussaire.originals import Picture, read_picture
 from faussaire.report import pictures
@@ -330,7 +331,7 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     try:
         kind = load_family(record["family"])
         settings = resolve(record["family"], "", kind.Config, record["model"])
-        spec = Pictures(**{**record["spec"], "classes": tuple(record["spec"]["classes"])})
+        spec = load_modality(kind).spec(record["spec"])
     except (KeyError, TypeError) as error:
         raise UserError(
             f"'{folder}' does not say which networks it holds ({error}).", "Use another checkpoint."
@@ -341,11 +342,11 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     return _ready(family, spec, int(record["examples"]), device)
 
 
-def _ready(family: Family[Any], spec: Pictures, examples: int, device: DeviceName) -> Model:
+def _ready(family: Family[Any], spec: Any, examples: int, device: DeviceName) -> Model:
     """A family with its weights, where it is to run."""
     place = Device.choose(device, "auto")
     for net in family.nets.values():
         place.prepare(net.eval())
     with torch.no_grad():
         family.settle(settling_draws(place.name))
-    return Model(family, spec, examples, place)
+    return load_modality(type(family)).model(family, spec, examples, place)

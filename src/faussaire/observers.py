@@ -17,7 +17,7 @@ from faussaire.core.events import Event, Finished, Measured, PreviewDue, Saved
 from faussaire.core.family import Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import State
-from faussaire.material import Material
+from faussaire.material import PictureMaterial
 from faussaire.report.page import write_report
 from faussaire.report.pictures import beside, grid, save_png, to_uint8
 
@@ -30,7 +30,7 @@ class Previews:
     """
 
     def __init__(
-        self, state: State, run: Run, material: Material, holdout: float | None, seed: int
+        self, state: State, run: Run, material: PictureMaterial, holdout: float | None, seed: int
     ) -> None:
         self._state, self._run = state, run
         self._shown = -1
@@ -76,7 +76,7 @@ class Previews:
 
 
 def _demonstration(
-    state: State, material: Material, holdout: float | None, seed: int
+    state: State, material: PictureMaterial, holdout: float | None, seed: int
 ) -> Callable[[], Batch]:
     """Makes a batch of a few rows of each table, unseen where there are any, and always the same."""
     fields: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -27,21 +27,18 @@ from faussaire.doctor.balance import Balance
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.watch import Watch
 from faussaire.families import load_family
+from faussaire.modality import Measurer, Progress
 from faussaire.nn import fused
-from faussaire.observers import Previews, Reporter
+from faussaire.observers import Reporter
 from faussaire.report.history import read_events
 from faussaire.workshop import (
     DEFAULT_EXAMPLES,
-    Progress,
     Workshop,
     choose_compilation,
     count_parameters,
     enough_memory,
     join,
 )
-
-if TYPE_CHECKING:
-    from faussaire.evaluator import Evaluator
 
 #: Looks in a run whose doctor acts, and rounds between two of them, at least.
 _LOOKS, _APART = 60, 16
@@ -210,9 +207,18 @@ def _train(
             f"'{run.path}' has already seen {state.clock.examples:,} examples, more than {total:,}.",
             "Ask for more with --examples.",
         )
-    evaluator = None
+    evaluator: Measurer | None = None
     if world.leads and settings.training.evaluate_every:
-        evaluator = _evaluator(state, run, checkpoints, shop, signals, notes, progress)
+        evaluator = shop.modality.measurer(
+            state,
+            run,
+            checkpoints,
+            shop.material,
+            settings,
+            stop_asked=signals.asked,
+            progress=progress,
+            note=notes.append,
+        )
         named = evaluator.extractor or settings.training.extractor
         chosen = dataclasses.replace(
             settings.training, extractor=named, evaluate_metrics=evaluator.metrics
@@ -226,9 +232,8 @@ def _train(
                 f"This run began on {before} and goes on with {now}: its weights will no longer be "
                 "those of an uninterrupted run, bit for bit."
             )
-        if shop.report is not None:
-            target = getattr(settings.data, "target", None)
-            run.write("data.json", shop.material.describe(settings.source, target))
+        target = getattr(settings.data, "target", None)
+        run.write("data.json", shop.material.describe(settings.source, target))
         run.write_config(settings.flat())
     audience = Audience()
     plan = shop.plan(total)
@@ -236,7 +241,7 @@ def _train(
         if world.leads:
             audience.observers.append(EventFile(run.events))
             audience.observers.append(
-                Previews(state, run, shop.material, settings.data.holdout, plan.seed)
+                shop.modality.previews(state, run, shop.material, settings.data.holdout, plan.seed)
             )
             audience.observers.extend(observers(settings))
             audience.observers.append(Reporter(run))
@@ -283,7 +288,7 @@ def _doctor(state: State, shop: Workshop, run: Run, record: Mapping[str, Any]) -
         state,
         *shop.material.one_table(shop.settings.data.holdout),
         at_once=partial(shop.rows_at_once, state),
-        flip=shop.settings.data.flip,
+        flip=getattr(shop.settings.data, "flip", False),
         classes=shop.spec.classes if conditional else (),
         seed=training.seed,
     )
@@ -297,39 +302,6 @@ def _doctor(state: State, shop: Workshop, run: Run, record: Mapping[str, Any]) -
     watch = Watch(examiner, settings, training.stop_when, balance=balance, every=every)
     watch.load(record)
     return watch
-
-
-def _evaluator(
-    state: State,
-    run: Run,
-    checkpoints: Checkpoints,
-    shop: Workshop,
-    signals: Signals,
-    notes: list[str],
-    progress: Progress | None,
-) -> Evaluator:
-    """What measures this run while it trains."""
-    from faussaire.evaluator import Evaluator
-    from faussaire.measuring import Options  # only who measures waits for it
-
-    training = shop.settings.training
-    options = Options(
-        metrics=training.evaluate_metrics,
-        count=training.evaluate_count,
-        extractor=training.extractor,
-        weights=training.weights,
-    )
-    return Evaluator(
-        state,
-        run,
-        checkpoints,
-        shop.material,
-        shop.settings,
-        options,
-        stop_asked=signals.asked,
-        progress=progress,
-        note=notes.append,
-    )
 
 
 def _play(
@@ -348,16 +320,15 @@ def _play(
         device=shop.device.describe(),
         parameters=count_parameters(state),
     )
-    warnings = shop.report.warnings if shop.report is not None else ()
     conditional = getattr(shop.settings.model, "conditional", None)
-    if conditional is False and len(shop.spec.classes) > 1:
-        classes = len(shop.spec.classes)
+    classes = len(getattr(shop.spec, "classes", ()))
+    if conditional is False and classes > 1:
         tell(
             events.Noted,
             message=f"The data have {classes} classes, which are ignored; --conditional learns them.",
         )
-    cautions = state.family.cautions(len(shop.images), shop.settings.training.batch)
-    notes = [*shop.material.notes, *(warning.text for warning in warnings), *notes, *cautions]
+    cautions = state.family.cautions(len(shop.material), shop.settings.training.batch)
+    notes = [*shop.material.notes, *shop.material.warnings, *notes, *cautions]
     for note in notes:
         tell(events.Noted, message=note)
     if state.clock.examples == 0:
@@ -423,23 +394,17 @@ def _settled(settings: Settings, shop: Workshop, total: int) -> Settings:
         precision=shop.device.precision,
         compile="on" if shop.device.compile else "off",
     )
-    channels = {1: "grey", 3: "rgb", 4: "rgba"}[shop.images.channels]
-    data = dataclasses.replace(
-        settings.data,
-        resolution=shop.images.resolution,
-        channels=channels,  # pyright: ignore[reportArgumentType]
-        holdout=len(shop.split()[-1][1]) / len(shop.images),
-    )
+    data = shop.material.settled(settings.data)
     return dataclasses.replace(settings, training=training, data=data)
 
 
 def _same_data(run: Run, shop: Workshop, allow_changes: bool) -> None:
-    """A resumed run must see the pictures that it began with."""
+    """A resumed run must see the data that it began with."""
     before = run.read("data.json")
     if before.get("key") not in (None, shop.material.key) and not allow_changes:
         raise UserError(
-            f"The pictures in '{shop.settings.source}' have changed since '{run.path}' was begun: "
-            f"there were {before.get('count')}, now there are {len(shop.images)}.",
+            f"The {shop.modality.noun} in '{shop.settings.source}' have changed since '{run.path}' was "
+            f"begun: there were {before.get('count')}, now there are {len(shop.material)}.",
             "Add --allow-changes to go on with the new ones, or restore the old ones.",
         )
 

@@ -22,16 +22,13 @@ from faussaire.core.config import AUTO, Settings, resolve
 from faussaire.core.device import Device, has_compiler, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
-from faussaire.core.family import Family, Pictures
+from faussaire.core.family import Family
 from faussaire.core.forecast import Forecast
-from faussaire.core.loop import Plan, Rounds
+from faussaire.core.loop import Plan, Rounds, Stream
 from faussaire.core.phase import Stage, stage_at
 from faussaire.core.state import State
-from faussaire.data.check import Check
-from faussaire.data.pack import Images
-from faussaire.data.stream import Stream
 from faussaire.families import load_family
-from faussaire.material import Material, Progress, read_material
+from faussaire.modality import Material, Modality, Progress, load_modality
 from faussaire.nn import fused
 
 DEFAULT_EXAMPLES = 200_000
@@ -75,9 +72,10 @@ class Workshop:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world.size)))
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         fused.reduce_statistics = world.sum if world.size > 1 else None
-        material = read_material(settings, kind, progress=progress) if world.leads else None
+        modality = load_modality(kind)
+        material = modality.read(settings, kind, progress=progress) if world.leads else None
         world.barrier()
-        material = material or read_material(settings, kind, preflight=False)
+        material = material or modality.read(settings, kind, preflight=False)
         chosen = kind.completed(settings.model, progress or (lambda what, done, total: None))
         settings = dataclasses.replace(settings, model=chosen)
         shop = cls(settings, kind, material, world, device)
@@ -86,17 +84,12 @@ class Workshop:
         return shop
 
     @property
-    def images(self) -> Images:
-        """What is to be made."""
-        return self.material.images
+    def modality(self) -> Modality:
+        """How data of this kind are handled."""
+        return load_modality(self.kind)
 
     @property
-    def report(self) -> Check | None:
-        """What the preflight says of it, on the leading process."""
-        return self.material.report
-
-    @property
-    def spec(self) -> Pictures:
+    def spec(self) -> Any:
         """What the family is told of the data."""
         return self.material.spec
 
@@ -113,9 +106,8 @@ class Workshop:
     def stream(self) -> Stream:
         """The endless stream of this process."""
         return self.material.stream(
+            self.settings.data,
             seed=mix(self.settings.training.seed, "order"),
-            flip=self.settings.data.flip,
-            holdout=self.settings.data.holdout,
             rank=self.world.rank,
             world=self.world.size,
         )

@@ -13,7 +13,7 @@ import tyro
 from faussaire.advice import Advice, Facts, advise
 from faussaire.cli.console import Reading, memory, out, parse, print_json
 from faussaire.core.config import Duration, Resolution
-from faussaire.core.quantity import format_count, format_duration, format_resolution
+from faussaire.core.quantity import format_count, format_duration
 from faussaire.data.check import Check, check
 from faussaire.data.sources import open_source
 
@@ -145,5 +145,5 @@ def _rehearse(options: Options, advice: Advice) -> dict[str, Any]:
         "per_second": found.forecast.examples(3600.0) / 3600.0,
         "examples": found.forecast.examples,
         "device": shop.device.describe(),
-        "resolution": format_resolution(*shop.images.resolution),
+        "resolution": shop.material.facts()["resolution"],
     }

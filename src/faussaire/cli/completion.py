@@ -85,12 +85,12 @@ def _flags(before: list[str]) -> list[str]:
     import importlib
 
     from faussaire.cli import train, tune
-    from faussaire.core.config import DataConfig, TrainingConfig
+    from faussaire.core.config import PictureData, TrainingConfig
 
     names: list[str] = []
     if before[0] in ("train", "resume", "tune"):
         own = tune.Command if before[0] == "tune" else train.Command
-        for kind in (DataConfig, TrainingConfig, own):
+        for kind in (PictureData, TrainingConfig, own):
             names += [field.name for field in dataclasses.fields(kind)]
         if before[0] != "resume" and len(before) > 1 and before[1] in families.names():
             names += families.describe(before[1]).fields

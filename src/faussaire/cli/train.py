@@ -17,7 +17,7 @@ from faussaire.cli import launch
 from faussaire.cli.console import Reading, console, memory, out, parse, print_json
 from faussaire.core.config import Settings, TrainingConfig, hints, read_yaml, resolve, sections
 from faussaire.core.errors import UserError
-from faussaire.core.quantity import format_count, format_duration, format_resolution
+from faussaire.core.quantity import format_count, format_duration
 from faussaire.core.run import Run
 
 
@@ -253,7 +253,7 @@ def _rehearse(settings: Settings, command: Command) -> int:
         shop.settle_micro()
         settings = shop.settings
         found = shop.measure()
-    if not shop.world.leads or shop.report is None:
+    if not shop.world.leads:
         return 0
     if settings.training.duration is not None:
         seconds = settings.training.duration
@@ -261,14 +261,9 @@ def _rehearse(settings: Settings, command: Command) -> int:
     else:
         examples = settings.training.examples or workshop.DEFAULT_EXAMPLES
         seconds = found.forecast.time(examples)
-    height, width = shop.images.resolution
     facts = {
         "family": settings.family,
-        "pictures": len(shop.images),
-        "left_out": len(shop.images.left_out),
-        "resolution": format_resolution(height, width),
-        "channels": shop.images.channels,
-        "classes": len(shop.images.classes),
+        **shop.material.facts(),
         "device": shop.device.describe(),
         "parameters": dict(found.parameters),
         "peak_memory_bytes": found.memory,
@@ -284,15 +279,12 @@ def _rehearse(settings: Settings, command: Command) -> int:
         return 0
     sizes = ", ".join(f"{name} {format_count(count)}" for name, count in found.parameters.items())
     out.print(f"family      {settings.family}")
-    out.print(
-        f"data        {len(shop.images):,} pictures as {facts['resolution']} x "
-        f"{shop.images.channels}, {len(shop.images.left_out)} left out"
-    )
-    for warning in shop.report.warnings:
-        out.print(f"            note: {warning.text}", markup=False)
+    out.print(f"data        {shop.material.told()}", markup=False)
+    for warning in shop.material.warnings:
+        out.print(f"            note: {warning}", markup=False)
     with torch.device("meta"):
         family = shop.kind(settings.model, shop.spec)
-    for caution in family.cautions(len(shop.images), settings.training.batch):
+    for caution in family.cautions(len(shop.material), settings.training.batch):
         out.print(f"            note: {caution}", markup=False)
     out.print(f"device      {facts['device']}")
     out.print(f"parameters  {sizes}")
@@ -304,7 +296,7 @@ def _rehearse(settings: Settings, command: Command) -> int:
     out.print(f"speed       {examples / seconds:,.0f} examples a second")
     out.print(
         f"time        about {format_duration(seconds)} for {examples:,} examples "
-        f"({format_count(examples / len(shop.images))} times the data)"
+        f"({format_count(examples / len(shop.material))} times the data)"
     )
     out.print("Nothing was written but the data cache. Leave out --dry-run to train.")
     return 0

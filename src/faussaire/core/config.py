@@ -102,6 +102,22 @@ def check_range(config: Any, **bounds: tuple[float | None, float | None]) -> Non
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
+    """How data of any kind are read.
+
+    Attributes:
+        holdout: share of the data that is not trained on, by which the doctor tells learning from
+            learning by heart. None: 2 %, of 500 at most, where there are 1,000 examples or more.
+    """
+
+    holdout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.holdout is not None:
+            check_range(self, holdout=(0, 0.9))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureData(DataConfig):
     """How pictures are read.
 
     Attributes:
@@ -120,8 +136,6 @@ class DataConfig:
         flip: mirror half of the pictures left to right; not for text or digits.
         margin: keep pictures larger than the resolution by this share, and cut each at a random place
             whenever it is trained on; 0.12 is the jitter of pix2pix, 286 pixels for 256.
-        holdout: share of the pictures that is not trained on, by which the doctor tells learning from
-            learning by heart. None: 2 %, of 500 at most, where there are 1,000 pictures or more.
     """
 
     resolution: Resolution | None = None
@@ -132,16 +146,14 @@ class DataConfig:
     labels: Path | None = None
     flip: bool = False
     margin: float = 0.0
-    holdout: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range(self, margin=(0, 1))
-        if self.holdout is not None:
-            check_range(self, holdout=(0, 0.9))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TwoData(DataConfig):
+class TwoData(PictureData):
     """How two sets of pictures are read, which are no pairs.
 
     Attributes:
@@ -249,11 +261,14 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All that decides a run, and nothing that does not."""
+    """All that decides a run, and nothing that does not.
+
+    `data` is a `DataConfig` of the kind that the family asks for, `model` the family's own Config.
+    """
 
     family: str
     source: str
-    data: DataConfig
+    data: Any
     training: TrainingConfig
     model: Any
 
@@ -268,7 +283,7 @@ class Settings:
 
 def sections(model: type) -> dict[str, type]:
     """The dataclasses that share the flat namespace; a family's own may ask for other data."""
-    return {"data": getattr(model, "Data", DataConfig), "training": TrainingConfig, "model": model}
+    return {"data": getattr(model, "Data", PictureData), "training": TrainingConfig, "model": model}
 
 
 def resolve(family: str, source: str, model: type, *layers: Mapping[str, Any]) -> Settings:
