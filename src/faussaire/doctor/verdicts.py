@@ -392,7 +392,8 @@ def _fallen(chart: Chart, limits: Limits) -> bool:
     most = max(
         (float(np.median(diversity[i : i + 3])) for i in range(len(diversity) - 2)), default=0.0
     )
-    return float(np.median(diversity[-3:])) < 0.5 * most or chart.progress > limits.late
+    late = chart.progress > limits.late and _still(chart, limits)  # else it is on its way
+    return float(np.median(diversity[-3:])) < 0.5 * most or late
 
 
 def _rising(chart: Chart, sign: str) -> bool:
