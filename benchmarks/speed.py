@@ -133,7 +133,9 @@ def engine(source: Path, variant: str) -> Callable[[int], None]:
     total = 200_000
     state = shop.state(total)
     plan = shop.plan(total)
-    watching = Audience([EventFile(run.events), Previews(state, run, shop.material, None, plan.seed)])
+    watching = Audience(
+        [EventFile(run.events), Previews(state, run, shop.material, None, plan.seed)]
+    )
     loop = Loop(state, shop.stream(), dataclasses.replace(plan), audience=watching)
     until = 0
 
