@@ -114,8 +114,9 @@ def test_sizes_lie_under_flags(photos):
     plans = {}
     for words in (("--size", "tiny"), ("--size", "base"), ("--size", "base", "--width", "8")):
         said, _ = faussaire(
-            "train", "dcgan", photos, "--resolution", "16", *words, "--dry-run", "--json"
-        )
+            "train", "dcgan", photos, "--resolution", "16", "--batch", "4", *words, "--dry-run",
+            "--json",
+        )  # fmt: skip
         plans[words] = json.loads(said)["settings"]["width"]
     assert list(plans.values()) == [32, 64, 8]
     _, err = faussaire("train", "dcgan", photos, "--size", "huge", expect=2)
