@@ -93,6 +93,19 @@ def refusal(name: str, family: Family[Any], examination: Examination) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What one pass over an examination finds.
+
+    Attributes:
+        figures: by metric.
+        far: L1 of each answer to the truth, (N,), row by row; None: nobody knows the truth.
+    """
+
+    figures: dict[str, Figure]
+    far: Tensor | None
+
+
 def compare_pairs(
     family: Family[Any],
     device: Device,
@@ -102,8 +115,8 @@ def compare_pairs(
     seed: int,
     perceptual: PerceptualDistance | None,
     progress: Progress | None = None,
-) -> dict[str, Figure]:
-    """Metrics of pairs in one pass, by name.
+) -> Marks:
+    """Metrics of pairs in one pass.
 
     Args:
         family: its nets in evaluation mode; of the way back, `family.inverse()`.
@@ -125,6 +138,7 @@ def compare_pairs(
     found: dict[str, list[Tensor]] = {name: [] for name in meters}
     given: dict[str, list[Tensor]] = {name: [] for name in meters if name not in _OF_NETS}
     real: dict[str, list[Tensor]] = {name: [] for name in meters if name in OF_TRUTH}
+    far: list[Tensor] = []
     done = 0
     for answer in answers(family, device, exam, seed):
         unlearnt = family.unlearnt(answer.x)
@@ -137,13 +151,16 @@ def compare_pairs(
                     rows.append(meters[name](asis).double().cpu())
             for name, rows in real.items():
                 rows.append(OF_TRUTH[name](answer).double().cpu())
+            if answer.truth is not None:
+                far.append(METERS["l1"](answer))
         done += len(answer.made)
         if progress is not None:
             progress("pairs", done, len(exam))
-    return {
+    figures = {
         name: _figure(name, found[name], given.get(name), real.get(name), family, way, perceptual)
         for name in names
     }
+    return Marks(figures, torch.cat(far) if far else None)
 
 
 def _figure(
@@ -328,11 +345,12 @@ def examine(
     found: list[Figure] = []
     of_pairs = [name for name in tools.names if METRICS[name].pairs]
     of_sets = [name for name in tools.names if not METRICS[name].pairs]
+    far: Tensor | None = None
     for way in examination.ways:
         answering = family.inverse() if way.word else family
         figures: dict[str, Figure] = {}
         if of_pairs:
-            figures |= compare_pairs(
+            marks = compare_pairs(
                 answering,
                 device,
                 way,
@@ -341,6 +359,8 @@ def examine(
                 perceptual=tools.perceptual,
                 progress=progress,
             )
+            figures |= marks.figures
+            far = marks.far if way is examination.main else far
         if of_sets:
             bench = Bench(
                 *as_sets(answering, device, way, options.seed),
@@ -368,7 +388,7 @@ def examine(
         against=examination.describe(),
         figures=tuple(dataclasses.replace(one, circumstances=facts) for one in found),
         notes=tuple(notes),
-        answers=sheet(family, device, examination.main, options.seed)
+        answers=sheet(family, device, examination.main, options.seed, far)
         if look and examination.paired
         else None,
         seconds=seconds,
@@ -379,7 +399,14 @@ def examine(
 
 
 @torch.no_grad()
-def sheet(family: Family[Any], device: Device, way: Way, seed: int, rows: int = 8) -> Image.Image:
+def sheet(
+    family: Family[Any],
+    device: Device,
+    way: Way,
+    seed: int,
+    far: Tensor | None = None,
+    rows: int = 8,
+) -> Image.Image:
     """From the answer nearest to the truth to the one farthest from it, evenly: input, answer, truth.
 
     Nearest by L1. Of whole pictures, the middle.
@@ -389,9 +416,11 @@ def sheet(family: Family[Any], device: Device, way: Way, seed: int, rows: int = 
         device: where it runs.
         way: what is asked, with the truth known.
         seed: of what inputs and answers draw at random.
+        far: L1 of each answer to the truth, where that is known already: all are asked else.
         rows: answers at most.
     """
-    far = torch.cat([METERS["l1"](seen) for seen in answers(family, device, way.pairs, seed)])
+    if far is None:
+        far = torch.cat([METERS["l1"](seen) for seen in answers(family, device, way.pairs, seed)])
     places = torch.linspace(0, len(far) - 1, min(rows, len(far))).round().long()
     chosen = [[row] for row in far.argsort()[places].tolist()]
     kinds: list[list[Tensor]] = []

@@ -21,11 +21,11 @@ from faussaire.data.check import AMOUNT, Check, check
 from faussaire.data.fit import centre, enlarged
 from faussaire.data.pack import Images, pack
 from faussaire.data.pairs import aligned_options, open_pair
+from faussaire.data.parallel import Progress
 from faussaire.data.plan import PackOptions
 from faussaire.data.source import Source, digest
 from faussaire.data.sources import open_source
 from faussaire.data.stream import Stream
-from faussaire.modality import Progress
 
 _CHANNELS = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 

@@ -16,6 +16,7 @@ import numpy as np
 from faussaire.core.config import DataConfig, Settings
 from faussaire.core.family import Family
 from faussaire.core.loop import Stream
+from faussaire.data.parallel import Progress
 
 if TYPE_CHECKING:
     from faussaire.core.checkpoint import Checkpoints
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from faussaire.core.events import Observer
     from faussaire.core.run import Run
     from faussaire.core.state import State
-
-Progress = Callable[[str, int, int], None]
-"""Called as progress(what, done, total)."""
 
 
 class Material(Protocol):

@@ -12,8 +12,9 @@ from faussaire.core.family import Family
 from faussaire.core.family import Pictures as Spec
 from faussaire.core.run import Run
 from faussaire.core.state import State
+from faussaire.data.parallel import Progress
 from faussaire.material import PictureMaterial, read_material
-from faussaire.modality import Measurer, Progress
+from faussaire.modality import Measurer
 from faussaire.observers import Previews
 
 if TYPE_CHECKING:

@@ -23,11 +23,12 @@ from faussaire.core.loop import Loop
 from faussaire.core.run import EventFile, Run, environment
 from faussaire.core.signals import Signals
 from faussaire.core.state import State
+from faussaire.data.parallel import Progress
 from faussaire.doctor.balance import Balance
 from faussaire.doctor.examiner import Examiner
 from faussaire.doctor.watch import Watch
 from faussaire.families import load_family
-from faussaire.modality import Measurer, Progress
+from faussaire.modality import Measurer
 from faussaire.nn import fused
 from faussaire.observers import Reporter
 from faussaire.report.history import read_events

@@ -27,8 +27,9 @@ from faussaire.core.forecast import Forecast
 from faussaire.core.loop import Plan, Rounds, Stream
 from faussaire.core.phase import Stage, stage_at
 from faussaire.core.state import State
+from faussaire.data.parallel import Progress
 from faussaire.families import load_family
-from faussaire.modality import Material, Modality, Progress, load_modality
+from faussaire.modality import Material, Modality, load_modality
 from faussaire.nn import fused
 
 DEFAULT_EXAMPLES = 200_000
