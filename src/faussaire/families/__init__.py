@@ -25,6 +25,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
+    "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
