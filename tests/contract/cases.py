@@ -318,8 +318,9 @@ def _text(name: str, *, same_split: bool = True, game: bool = True, **settings: 
         family = load_family(name)
         return family(family.Config(**settings), SENTENCES)
 
+    label = "-".join([name, *(f"{key}={settings[key]}" for key in ("dropout",) if key in settings)])
     return Case(
-        name=name,
+        name=label,
         make=make,
         stream=lambda rank, world: Stream([sentences()], seed=3, rank=rank, world=world),
         same_split=same_split,
@@ -330,8 +331,15 @@ def _text(name: str, *, same_split: bool = True, game: bool = True, **settings: 
     )
 
 
+SEQGAN = {
+    **{"embedding": 8, "hidden": 12, "discriminator_embedding": 8, "filters": 0.02, "dropout": 0.0},
+    **{"critic_steps": 2, "rollouts": 2, "lr": 1e-3, "policy_lr": 1e-3, "discriminator_lr": 1e-3},
+    **{"likelihood_share": 0.1, "critic_share": 0.1, "game": False},
+}
 TEXTS = [
     _text("lm", embedding=8, hidden=16, layers=2, dropout=0.0, game=False),
+    _text("seqgan", **SEQGAN),
+    _text("seqgan", **{**SEQGAN, "dropout": 0.25}, same_split=False),
 ]
 CASES = [
     *FAMILIES,

@@ -30,6 +30,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
+    "seqgan": ("seqgan", "SeqGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),

@@ -24,19 +24,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-
-from faussaire.core.batch import Batch, Draws
-from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
-from faussaire.core.errors import UserError
-from faussaire.core.family import Family
 from faussaire.core.optim import Adam
 from faussaire.core.phase import Phase, Stage
 from faussaire.core.schedule import linear
 from faussaire.texts.corpus import TextData
-from faussaire.texts.recurrent import Recurrent, per_token, shifted, surprise, write
+from faussaire.texts.recurrent import Recurrent
 from faussaire.texts.tokens import TextSpec
+from faussaire.texts.writing import Writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,14 +61,13 @@ class LMConfig:
         check_range(self, dropout=(0, 0.95), lr=(0, None), temperature=(0, 100))
 
 
-class LM(Family[LMConfig]):
+class LM(Writer[LMConfig]):
     """An LSTM that learns sentences by maximum likelihood."""
 
     Config = LMConfig
     modality = "texts"
     adversarial = False
-    averaged = ("generator",)
-    training: ClassVar = {"batch": 64, "doctor": "off"}
+    training: ClassVar = {"batch": 64}
     presets: ClassVar = {
         # SeqGAN's generator, for comparison with it.
         "seqgan": {"embedding": 32, "hidden": 32, "dropout": 0.0, "lr": 1e-2},
@@ -97,11 +91,6 @@ class LM(Family[LMConfig]):
             )
         }
 
-    @classmethod
-    def judged_by(cls, config: LMConfig) -> tuple[str, ...]:
-        """The likelihood of sentences that were held out."""
-        return ("nll",)
-
     def optimisers(self) -> dict[str, Adam]:
         rate = linear(self.config.lr, 0.0)
         return {"generator": Adam(nets=("generator",), lr=rate, betas=(0.9, 0.999))}
@@ -109,39 +98,3 @@ class LM(Family[LMConfig]):
     def stages(self, total: int) -> tuple[Stage, ...]:
         phase = Phase(name="generator", nets=("generator",), loss=self.likelihood)
         return (Stage(name="likelihood", phases=(phase,)),)
-
-    def likelihood(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
-        """Nats for each token."""
-        tokens = batch["tokens"].long()
-        return {"nll": per_token(self.surprise(tokens), tokens, self.spec, batch)}
-
-    def surprise(self, tokens: Tensor) -> Tensor:
-        """-log p of each token given those before it, in nats: (N, T) int64 to (N, T)."""
-        logits, _ = self.nets["generator"](shifted(tokens, self.spec.begin))
-        return surprise(logits, tokens)
-
-    def sample(
-        self,
-        draws: Draws,
-        *,
-        labels: Tensor | None = None,
-        latents: Tensor | None = None,
-        truncation: float | None = None,
-    ) -> Tensor:
-        """Token numbers (N, T) int64; `spec.decode` makes sentences of them.
-
-        Args:
-            draws: randomness for N rows.
-            labels, latents: there are none.
-            truncation: the temperature, 0 (always the most likely token) or more; None: the settings'.
-
-        Raises:
-            UserError: the temperature is below 0.
-        """
-        temperature = self.config.temperature if truncation is None else truncation
-        if temperature < 0.0:
-            raise UserError(
-                f"A temperature of {temperature:g} means nothing.",
-                "Give 0 or more; 1 is as learnt.",
-            )
-        return write(self.nets["generator"], self.spec, draws, temperature=temperature)

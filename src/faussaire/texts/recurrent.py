@@ -91,30 +91,31 @@ def choose(logits: Tensor, chances: Tensor, temperature: float = 1.0) -> Tensor:
     """
     if temperature == 0.0:
         return logits.argmax(dim=-1)
-    # In float64, or the tail of a large vocabulary would drown in rounding.
-    shares = (logits.double() / temperature).softmax(dim=-1).cumsum(dim=-1)
-    found = torch.searchsorted(shares, (chances.double() * shares[:, -1])[:, None], right=True)
-    return found.squeeze(1).clamp(max=logits.shape[1] - 1)
+    shares = (logits if temperature == 1.0 else logits / temperature).softmax(dim=1).cumsum(dim=1)
+    # Rounding may leave the last sum beside 1.
+    token = torch.searchsorted(shares, chances[:, None] * shares[:, -1:], right=True)
+    return token.squeeze(1).clamp(max=logits.shape[1] - 1)
 
 
-def write(
-    net: nn.Module,
-    spec: TextSpec,
-    draws: Draws,
-    *,
-    temperature: float = 1.0,
-) -> Tensor:
-    """Sentences drawn from a network like `Recurrent`: (N, T) int64, `END` behind each one's end."""
+def write(net: nn.Module, spec: TextSpec, draws: Draws, *, temperature: float = 1.0) -> Tensor:
+    """Sentences drawn from a network like `Recurrent`: (N, T) int64, `END` behind each one's end.
+
+    Args:
+        net: (tokens (N, 1), states or None) -> (logits (N, 1, V), states).
+        spec: of its texts.
+        draws: randomness for N rows.
+        temperature: of each choice; 0 takes the most likely token.
+    """
     chances = draws.uniform(spec.length)
-    before = torch.full((draws.size, 1), spec.begin, device=chances.device)
+    before = torch.full((draws.size,), spec.begin, device=chances.device)
     states, rows = None, []
-    going = torch.ones(draws.size, dtype=torch.bool, device=chances.device)
     for step in range(spec.length):
-        logits, states = net(before, states)
-        token = choose(logits[:, -1], chances[:, step], temperature)
-        if spec.ends:
-            token = torch.where(going, token, END)
-            going = going & (token != END)
-        rows.append(token)
-        before = token[:, None]
+        logits, states = net(before[:, None], states)
+        before = following(before, choose(logits[:, -1], chances[:, step], temperature), spec)
+        rows.append(before)
     return torch.stack(rows, dim=1)
+
+
+def following(before: Tensor, chosen: Tensor, spec: TextSpec) -> Tensor:
+    """The chosen tokens (N,), or `END` where the sentence had ended with the one before."""
+    return torch.where(before == END, END, chosen) if spec.ends else chosen
