@@ -27,6 +27,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "inpaint": ("inpaint", "Inpaint"),
     "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
+    "relgan": ("relgan", "RelGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
