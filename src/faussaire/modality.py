@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from faussaire.core.events import Observer
     from faussaire.core.run import Run
     from faussaire.core.state import State
+    from faussaire.measuring import Evaluation, Inquiry
 
 
 class Material(Protocol):
@@ -159,6 +160,14 @@ class Modality(Protocol):
         note: Callable[[str], None],
     ) -> Measurer:
         """Who measures the run while it trains.
+
+        Raises:
+            UserError: what is asked for cannot be measured.
+        """
+        ...
+
+    def evaluate(self, inquiry: Inquiry) -> Evaluation:
+        """Measure a run.
 
         Raises:
             UserError: what is asked for cannot be measured.

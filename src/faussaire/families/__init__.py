@@ -37,6 +37,19 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "stylegan2": ("stylegan2", "StyleGAN2"),
 }
 
+#: Family name -> modality, of those that make no pictures; equal to the classes' own.
+_OTHERS: dict[str, str] = {}
+
+
+def modality_of(name: str) -> str:
+    """Which data a family learns from and makes, without importing it.
+
+    Raises:
+        UserError: no family has this name.
+    """
+    _find(name)
+    return _OTHERS.get(name, "pictures")
+
 
 def names() -> list[str]:
     """All family names."""
