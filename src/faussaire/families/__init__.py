@@ -37,7 +37,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
-_OTHERS: dict[str, str] = {}
+_OTHERS: dict[str, str] = {"lm": "texts", "seqgan": "texts"}
 
 
 def modality_of(name: str) -> str:
