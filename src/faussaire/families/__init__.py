@@ -27,6 +27,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "inpaint": ("inpaint", "Inpaint"),
     "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
+    "relgan": ("relgan", "RelGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
@@ -37,7 +38,11 @@ _REGISTRY: dict[str, tuple[str, str]] = {
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
-_OTHERS: dict[str, str] = {"lm": "texts", "seqgan": "texts"}
+_OTHERS: dict[str, str] = {
+    "lm": "texts",
+    "relgan": "texts",
+    "seqgan": "texts",
+}
 
 
 def modality_of(name: str) -> str:
