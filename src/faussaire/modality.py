@@ -179,7 +179,10 @@ class Modality(Protocol):
         ...
 
 
-_REGISTRY = {"pictures": ("faussaire.pictures", "Pictures")}
+_REGISTRY = {
+    "pictures": ("faussaire.pictures", "Pictures"),
+    "texts": ("faussaire.texts.modality", "Texts"),
+}
 
 
 def load_modality(kind: type[Family[Any]]) -> Modality:

@@ -244,6 +244,50 @@ METRICS = {
             "Zhu 2017, arXiv 1703.10593",
             pairs=True,
         ),
+        Metric(
+            "nll",
+            "Surprise",
+            "lower",
+            "How surprised the model is by real sentences that it has not seen, in nats a token. "
+            "Dropped kinds of sentences raise it. Only models of the same vocabulary compare.",
+            "Zhu 2018, arXiv 1802.01886",
+            modality="texts",
+        ),
+        Metric(
+            "bleu",
+            "BLEU by sentence",
+            "higher",
+            "Share of the runs of one to four tokens that occur in some real sentence: quality. A "
+            "model that writes one good sentence for ever has a fine one, so read it beside Self-BLEU.",
+            "Papineni 2002, doi 10.3115/1073083.1073135",
+            modality="texts",
+        ),
+        Metric(
+            "sacrebleu",
+            "BLEU of the corpus",
+            "higher",
+            "BLEU as everybody has it, 0 to 100, with the signature of how it was counted.",
+            "Post 2018, arXiv 1804.08771",
+            modality="texts",
+        ),
+        Metric(
+            "self-bleu",
+            "Self-BLEU",
+            "real",
+            "BLEU of each sentence beside all the others that were written: well above the real value "
+            "means little variety.",
+            "Zhu 2018, arXiv 1802.01886",
+            modality="texts",
+        ),
+        Metric(
+            "copies",
+            "Copies",
+            "real",
+            "Share of sentences that are in the training data word for word. Short common sentences are "
+            "everywhere; well above the real value means learning by heart.",
+            "Caccia 2018, arXiv 1811.02549",
+            modality="texts",
+        ),
     )
 }
 OF_SETS = tuple(
