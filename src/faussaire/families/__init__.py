@@ -29,9 +29,11 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
+    "musegan": ("musegan", "MuseGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
+    "wavegan": ("wavegan", "WaveGAN"),
 }
 
 
