@@ -2,30 +2,29 @@
 
 MuseGAN: Multi-track Sequential Generative Adversarial Networks for Symbolic Music Generation and
 Accompaniment. Hao-Wen Dong, Wen-Yi Hsiao, Li-Chia Yang, Yi-Hsuan Yang. 2018. arXiv 1709.06298. And:
-Convolutional Generative Adversarial Networks with Binary Neurons for Polyphonic Music Generation. Hao-Wen
-Dong, Yi-Hsuan Yang. 2018. arXiv 1804.09399.
+Convolutional Generative Adversarial Networks with Binary Neurons for Polyphonic Music Generation.
+Hao-Wen Dong, Yi-Hsuan Yang. 2018. arXiv 1804.09399.
 
-A phrase is x in {0, 1}, bars x steps x pitches x tracks. The first paper's hybrid model (section 3.2) has
-four kinds of noise: z and z_i, one for all tracks and one for each, that stay; and z^(t) and z_i^(t), of
-which temporal generators make a vector for each bar (section 3.3): G(z, G_temp(z^(t))^(bar),
-z_i, G_temp,i(z_i^(t))^(bar)). With `private` 0 it is the composer model: all tracks from the same noise.
+A phrase is x in {0, 1}, bars x steps x pitches x tracks. The first paper's hybrid model has four kinds
+of noise: z and z_i, one for all tracks and one for each, that stay; and z^(t) and z_i^(t), of which
+temporal generators make a vector for each bar: G(z, G_temp(z^(t))^(bar), z_i, G_temp,i(z_i^(t))^(bar)).
+With `private` 0 it is the composer model: all tracks from the same noise.
 
-The networks are the second paper's (section 4.2 and appendix A): the generator's shared part makes a map
-of beats by octaves, from which a private part for each track makes twelve pitches of every octave and the
-steps of every beat, in both orders (a stream of pitch, then time, and one of time, then pitch), which are
-merged. The critic is the mirror: private streams, then a shared part; beside them a chroma stream sees
-octaves and a beat's steps added up, and an onset/offset stream sees where notes begin and end. WGAN-GP
-(equation 3) without normalisation in the critic; Adam of rate 1e-3, beta1 .5, beta2 .9, whose rate falls
-to 0 over the last tenth.
+The networks are the second paper's: the generator's shared part makes a map of beats by octaves, from
+which a private part for each track makes twelve pitches of every octave and the steps of every beat, in
+both orders (a stream of pitch, then time, and one of time, then pitch), which are merged. The critic is
+the mirror: private streams, then a shared part; beside them a chroma stream sees octaves and a beat's
+steps added up, and an onset/offset stream sees where notes begin and end. WGAN-GP without normalisation
+in the critic; Adam of rate 1e-3, beta1 .5, beta2 .9, whose rate falls to 0 over the last tenth.
 
-Binary neurons (second paper, section 3.2): 1[s(h) > 1/2], deterministic, or 1[s(h) > v] with v uniform,
-stochastic, whose gradient is that of s(a h), the slope a growing over the run (the slope-annealing trick).
-They take over after a first part of the run with real-valued outputs (`pretrain`): the two stages of
-section 4.3. `threshold` never trains with them: outputs are rounded when samples are made.
+Binary neurons (second paper): 1[s(h) > 1/2], deterministic, or 1[s(h) > v] with v uniform, stochastic,
+whose gradient is that of s(a h), the slope a growing over the run (the slope-annealing trick). They take
+over after a first part of the run with real-valued outputs (`pretrain`), as the paper trains in two
+stages. `threshold` never trains with them: outputs are rounded when samples are made.
 
 Where this leaves the papers:
-- All kernels are as large as their strides, in both papers' tables and here; so each layer is a product of
-  matrices on reshaped tensors, which is what a CPU does best.
+- Every kernel here is as large as its stride; so each layer is a product of matrices on reshaped
+  tensors, which is what a CPU does best.
 - In the second stage the generator itself goes on with binary neurons; there is no refiner network.
 - The jamming model (no shared noise) and generation from a given track are not here.
 - Any number of tracks, bars, steps and octaves; samples by averaged weights; half of the paper's width.
@@ -378,7 +377,9 @@ class MuseGAN(WassersteinGAN[MuseGANConfig]):
         z = self.latents(draws) if latents is None else latents
         if truncation is not None:
             if truncation <= 0.0:
-                raise UserError(f"A truncation of {truncation} leaves one phrase.", "Write one above 0.")
+                raise UserError(
+                    f"A truncation of {truncation} leaves one phrase.", "Write one above 0."
+                )
             z = truncation * z
         p = self.nets["generator"](z).sigmoid()
         return (p > self.threshold(draws)).float()

@@ -2,14 +2,12 @@
 
 Adversarial Audio Synthesis. Chris Donahue, Julian McAuley, Miller Puckette. 2019. arXiv 1802.04208.
 
-DCGAN flattened (section 2.1): a kernel of 5x5 with stride 2x2 becomes one of 25 with stride 4, so that as
-many samples are added by a layer as there pixels. No batch normalisation; WGAN-GP (equation 2 of section
-2) with five steps of the critic; z uniform in [-1, 1], Adam with rate 1e-4, beta1 .5, beta2 .9, batches of
-64, lambda 10 (appendix D, tables 3 and 4). Phase shuffle (section 2.3): transposed convolutions leave a
-pitched noise of fixed phase, by which a critic could tell fakes too easily; so each of its layers sees its
-input moved by a random number of samples from -n to n, the border filled by reflection. With
-`post_filter`, 512 taps learnt at the generator's end take such noise out (section 2.2's footnote and
-appendix B).
+DCGAN flattened: a kernel of 5x5 with stride 2x2 becomes one of 25 with stride 4, so that a layer adds as
+many samples as it did pixels. No batch normalisation; WGAN-GP with five steps of the critic, lambda 10;
+z uniform in [-1, 1], Adam with rate 1e-4, beta1 .5, beta2 .9, batches of 64. Phase shuffle: transposed
+convolutions leave a pitched noise of fixed phase, by which a critic could tell fakes too easily; so what
+its layers see is moved by a random number of places from -n to n, the border filled by reflection. With
+`post_filter`, 512 taps learnt at the generator's end take such noise out.
 
 Where this leaves the paper:
 - Clips of 8,192 and 32,768 samples begin with 32 places in place of 16; any rate.
@@ -238,7 +236,9 @@ class WaveGAN(WassersteinGAN[WaveGANConfig]):
         super().__init__(config, spec)
         if spec.length not in LENGTHS:
             known = ", ".join(map(str, LENGTHS))
-            raise UserError(f"wavegan makes no clips of {spec.length} samples.", f"It makes {known}.")
+            raise UserError(
+                f"wavegan makes no clips of {spec.length} samples.", f"It makes {known}."
+            )
         self.require_classes()
         self.nets = {"generator": Generator(config, spec), "critic": Critic(config, spec)}
 
@@ -280,7 +280,9 @@ class WaveGAN(WassersteinGAN[WaveGANConfig]):
         z = self.latents(draws) if latents is None else latents
         if truncation is not None:
             if not 0.0 < truncation <= 1.0:
-                raise UserError(f"A truncation of {truncation} is out of range.", "Write one up to 1.")
+                raise UserError(
+                    f"A truncation of {truncation} is out of range.", "Write one up to 1."
+                )
             z = truncation * z
         return self.nets["generator"](z, self.chosen(draws, labels)).clamp(-1.0, 1.0)
 

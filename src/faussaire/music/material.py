@@ -180,9 +180,9 @@ class MusicMaterial:
         """What a rehearsal tells people, in a line."""
         spec = self.spec
         return (
-            f"{len(self):,} phrases of {spec.bars} bars of {spec.steps} steps from {len(self.packed):,} "
-            f"pieces, {len(spec.tracks)} tracks ({', '.join(spec.tracks)}) of {spec.pitches} pitches from "
-            f"{spec.lowest}, {len(self.packed.left_out)} left out"
+            f"{len(self):,} phrases of {spec.bars} bars of {spec.steps} steps from "
+            f"{len(self.packed):,} pieces, {len(spec.tracks)} tracks ({', '.join(spec.tracks)}) of "
+            f"{spec.pitches} pitches from {spec.lowest}, {len(self.packed.left_out)} left out"
         )
 
 

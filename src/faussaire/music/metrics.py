@@ -83,7 +83,9 @@ def tonal_distance(
     """
     classes = chroma(rolls, lowest)
     count, bars, steps, _, tracks = classes.shape
-    beats = classes.reshape(count, bars * steps // beat_steps, beat_steps, 12, tracks).sum(axis=2, dtype=np.float32)
+    beats = classes.reshape(count, bars * steps // beat_steps, beat_steps, 12, tracks).sum(
+        axis=2, dtype=np.float32
+    )
     total = beats.sum(axis=2)  # (N, beats, tracks)
     weights = beats / np.maximum(total, 1e-12)[:, :, None]
     centroids = np.einsum("ck,nbkt->nbct", tonal_basis().astype(np.float32), weights, optimize=True)

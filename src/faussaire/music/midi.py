@@ -74,7 +74,9 @@ def find_synth() -> list[str] | None:
     if fluid is not None:
         font = os.environ.get("FAUSSAIRE_SOUNDFONT", "")
         places = [Path(font)] if font else []
-        places += [found for folder in _SOUNDFONTS for found in sorted(Path(folder).glob("*.sf[23]"))]
+        places += [
+            found for folder in _SOUNDFONTS for found in sorted(Path(folder).glob("*.sf[23]"))
+        ]
         for place in places:
             if place.is_file():
                 return [fluid, "-ni", "-q", "-r", "44100", str(place)]

@@ -114,7 +114,9 @@ class MusicModel:
         picture = target / "rolls.png"
         taken = next((path for path in (*paths, picture) if path.exists()), None)
         if taken is not None and not overwrite:
-            raise UserError(f"'{taken}' exists already.", "Add --overwrite, or name another folder.")
+            raise UserError(
+                f"'{taken}' exists already.", "Add --overwrite, or name another folder."
+            )
         rolls = self.sample(count, seed=seed, **how)
         written = []
         for path, roll in zip(paths, rolls, strict=True):

@@ -91,13 +91,17 @@ def read_midi(path: Path, name: str, data: MusicData) -> Song:
     pretty_midi = require_pretty_midi()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tempo changes on odd tracks, which are read all the same
+            warnings.simplefilter(
+                "ignore"
+            )  # of tempo changes on odd tracks, which are read all the same
             midi = pretty_midi.PrettyMIDI(str(path))
     # What mido and pretty_midi raise at odd bytes is whatever Python raises there.
     except (
         OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
     ) as error:  # fmt: skip
-        raise Unusable(f"is no MIDI file that can be read ({error or type(error).__name__})") from error
+        raise Unusable(
+            f"is no MIDI file that can be read ({error or type(error).__name__})"
+        ) from error
     for signature in midi.time_signature_changes:
         if signature.numerator * 4 != data.beats * signature.denominator:
             quarters = f"{4 * signature.numerator / signature.denominator:g}"
@@ -141,7 +145,9 @@ def read_json(path: Path, name: str, data: MusicData) -> list[Song]:
     try:
         content = json.loads(path.read_text("utf-8"))
     except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+        raise UserError(
+            f"'{path}' is not UTF-8 text (byte {error.start}).", "Save it as UTF-8."
+        ) from error
     except json.JSONDecodeError as error:
         raise UserError(
             f"'{path}' is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.",
@@ -172,7 +178,9 @@ def _song(title: str, piece: Any, path: Path) -> Song:
         UserError: a step is no list of pitches.
     """
     if not isinstance(piece, list) or not piece:
-        raise UserError(f"'{path}': piece {title} is no list of steps.", "See docs/families/musegan.md.")
+        raise UserError(
+            f"'{path}': piece {title} is no list of steps.", "See docs/families/musegan.md."
+        )
     for number, step in enumerate(piece):
         if not isinstance(step, list):
             raise UserError(
@@ -296,7 +304,9 @@ def choose_tracks(songs: Sequence[Song], wanted: str) -> Tracks:
     if wanted == "one":
         melodic = frozenset(GROUPS)
         return Tracks(names=("music",), programs=(0,), groups=(melodic,))
-    names = BAND if wanted == "band" else tuple(filter(None, (w.strip() for w in wanted.split(","))))
+    names = (
+        BAND if wanted == "band" else tuple(filter(None, (w.strip() for w in wanted.split(","))))
+    )
     known = ("drums", *GROUPS)
     for name in names:
         if name not in known:

@@ -125,7 +125,7 @@ class SoundMaterial:
             )
         if self.slices == "first" and (lost := float((lengths > self.spec.length).mean())) > 0:
             found.append(f"{lost:.1%} of the recordings are longer than a clip, and are cut.")
-        loudest = max((abs(int(v)) for v in (self.packed.values.min(), self.packed.values.max())))
+        loudest = max(abs(int(v)) for v in (self.packed.values.min(), self.packed.values.max()))
         if loudest < 3277:
             found.append(
                 f"The recordings reach {loudest / 32768:.1%} of full scale; --loudness peak would use all."
@@ -216,7 +216,13 @@ def read_sound(
     """
     files = find_files(source, EXTENSIONS, "sound files")
     table = _table(source, data)
-    asked = (str(data.rate), data.loudness, data.classes, str(table), file_token(table) if table else "")
+    asked = (
+        str(data.rate),
+        data.loudness,
+        data.classes,
+        str(table),
+        file_token(table) if table else "",
+    )
     said: list[str] = []
 
     def read() -> Contents:

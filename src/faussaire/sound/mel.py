@@ -86,7 +86,9 @@ def nearest_distance(fakes: np.ndarray, reals: np.ndarray, rate: int) -> float:
 def noise_like(waves: np.ndarray, count: int, seed: int) -> np.ndarray:
     """White noise as loud as the waves (N, L), each clip as one of them: (count, L) float32."""
     rng = np.random.default_rng(seed)
-    loud = np.sqrt((waves.astype(np.float64) ** 2).mean(axis=1))[rng.integers(len(waves), size=count)]
+    loud = np.sqrt((waves.astype(np.float64) ** 2).mean(axis=1))[
+        rng.integers(len(waves), size=count)
+    ]
     return np.clip(loud[:, None] * rng.standard_normal((count, waves.shape[1])), -1, 1).astype(
         np.float32
     )

@@ -112,7 +112,9 @@ class SoundModel:
         picture = target / "spectrograms.png"
         taken = next((path for path in (*paths, picture) if path.exists()), None)
         if taken is not None and not overwrite:
-            raise UserError(f"'{taken}' exists already.", "Add --overwrite, or name another folder.")
+            raise UserError(
+                f"'{taken}' exists already.", "Add --overwrite, or name another folder."
+            )
         waves = self.sample(count, seed=seed, **how)
         for path, wave in zip(paths, waves, strict=True):
             write_wave(path, wave, self.spec.rate)

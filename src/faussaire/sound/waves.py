@@ -67,7 +67,9 @@ def read_wave(path: Path) -> tuple[np.ndarray, int]:
     if not len(samples):
         raise Unusable("has no samples")
     if len(samples) < promised:
-        raise Unusable(f"is truncated: {promised - len(samples):,} of {promised:,} samples are missing")
+        raise Unusable(
+            f"is truncated: {promised - len(samples):,} of {promised:,} samples are missing"
+        )
     if not np.isfinite(samples).all():
         raise Unusable("has samples that are not numbers")
     return samples.mean(axis=1), int(rate)
@@ -121,7 +123,9 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     for phase in range(min(up, count)):
         which = np.arange(phase, count, up)
         base, rest = divmod(phase * down, up)
-        at = offsets - rest / up  # distance of each sample from the instant, in samples of the input
+        at = (
+            offsets - rest / up
+        )  # distance of each sample from the instant, in samples of the input
         window = np.i0(9.0 * np.sqrt(np.clip(1.0 - (at / (half + 1)) ** 2, 0.0, None))) / np.i0(9.0)
         taps = cutoff * np.sinc(cutoff * at) * window
         bases = base + down * np.arange(len(which))
