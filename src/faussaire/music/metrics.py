@@ -1,10 +1,10 @@
-"""What is measured of phrases: empty bars, pitch classes, qualified notes, drum patterns, tonal distance.
+"""What is measured of phrases: empty bars, pitch classes, qualified notes, drums, tonal distance.
 
-The five figures of MuseGAN (Dong et al. 2018, arXiv 1709.06298, section 5.3), from the text. The code that
-was published with it, and pypianoroll after it, is not followed in two places: it sums blocks of adjacent
-semitones where it means octaves (three Cs count as three pitch classes, C C# D D# as one), and its rate of
-empty bars is that of bars which are not. Here a pitch class is the pitch modulo 12 and an empty bar has no
-note, so published figures of pitch classes and tonal distance do not compare with these.
+The five figures of MuseGAN (Dong et al. 2018, arXiv 1709.06298), from the text. The code that was
+published with it, and pypianoroll after it, is not followed in two places: it sums blocks of adjacent
+semitones where it means octaves (three Cs count as three pitch classes, C C# D D# as one), and its rate
+of empty bars is that of bars which are not. Here a pitch class is the pitch modulo 12 and an empty bar
+has no note, so published figures of pitch classes and tonal distance do not compare with these.
 
 Rolls are uint8 or bool, (N, bars, steps, pitches, tracks); a figure of a track is (tracks,) float64, NaN
 where it has no meaning (a track that never plays).
@@ -78,7 +78,7 @@ def tonal_distance(
 ) -> np.ndarray:
     """The mean distance of two tracks' tonal centroids, beat by beat, (pairs,): low is harmony.
 
-    Harte, Sandler, Gasser 2006, "Detecting Harmonic Change in Musical Audio", section 2: pitch classes on
+    Harte, Sandler, Gasser 2006, "Detecting Harmonic Change in Musical Audio": pitch classes on
     circles of fifths, of minor and of major thirds. Of beats in which both play.
     """
     classes = chroma(rolls, lowest)
@@ -132,7 +132,7 @@ def pairs_of(score: Score) -> list[tuple[int, int]]:
 
 
 def measure(rolls: np.ndarray, score: Score) -> dict[str, dict[str, float]]:
-    """All figures by name and by track (or by two of them, `soprano-bass`); those without meaning are left out.
+    """All figures by name and by track, or by two (`soprano-bass`), but those without meaning.
 
     `empty_bars` in [0, 1], `used_pitch_classes` in [1, 12], `qualified_notes` in [0, 1], `polyphony` at
     least 1, `drum_pattern` in [0, 1], `tonal_distance` from 0 on.
@@ -169,7 +169,7 @@ def measure(rolls: np.ndarray, score: Score) -> dict[str, dict[str, float]]:
 def discrepancy(
     measured: Mapping[str, Mapping[str, float]], real: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    """How far each figure is from the data's: the mean over tracks of |a - b|; infinite where one is missing."""
+    """How far each figure is from the data's: the mean of |a - b| over tracks; a missing one is infinite."""
     return {
         name: float(
             np.mean([abs(measured.get(name, {}).get(t, math.inf) - v) for t, v in values.items()])

@@ -19,7 +19,7 @@ _SOUNDFONTS = ("/usr/share/sounds/sf2", "/usr/share/sounds/sf3", "/usr/share/sou
 
 
 def notes_of(roll: np.ndarray) -> np.ndarray:
-    """The notes of one track's roll, (T, pitches): (K, 3) int64 first step, step behind the last, row."""
+    """The notes of a track's roll, (T, pitches): (K, 3) int64 first step, step behind the last, row."""
     line = np.pad(roll.astype(np.int8), ((1, 1), (0, 0)))
     change = np.diff(line, axis=0).T  # (pitches, T + 1): one row after the other, in order of time
     pitch, start = np.nonzero(change == 1)

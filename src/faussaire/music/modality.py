@@ -82,7 +82,7 @@ class Music:
 
 
 class MusicPreviews:
-    """`samples/reals.png` at the start, then phrases of the averaged weights: piano rolls and a MIDI file.
+    """`samples/reals.png` at the start, then phrases of the averaged weights: rolls and a MIDI file.
 
     The same noise each time. Without pretty_midi, which JSON does not need, there are pictures alone.
     """

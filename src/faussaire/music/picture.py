@@ -23,7 +23,7 @@ def colours(tracks: int) -> list[tuple[int, int, int]]:
 
 
 def paint(roll: np.ndarray, score: Score, *, wide: int = 4, tall: int = 3) -> np.ndarray:
-    """A phrase (bars, steps, pitches, tracks) as a picture (H, W, 3) uint8: time to the right, high on top.
+    """A phrase (bars, steps, pitches, tracks) as a picture (H, W, 3) uint8, time to the right.
 
     Where tracks play the same note, the later one is seen above the earlier in half of the cell.
     """

@@ -128,7 +128,7 @@ class SoundMaterial:
         loudest = max(abs(int(v)) for v in (self.packed.values.min(), self.packed.values.max()))
         if loudest < 3277:
             found.append(
-                f"The recordings reach {loudest / 32768:.1%} of full scale; --loudness peak would use all."
+                f"The recordings reach {loudest / 32768:.1%} of full scale; --loudness peak uses all."
             )
         return found
 

@@ -139,7 +139,7 @@ def to_int16(samples: np.ndarray) -> np.ndarray:
 
 
 def write_wave(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Write samples (T,) in [-1, 1] as WAV of 16 bits, or FLAC by the path's ending; whole or not at all.
+    """Write samples (T,) in [-1, 1] as WAV of 16 bits, or FLAC by the ending; whole or not at all.
 
     Raises:
         UserError: soundfile is not installed, or the file cannot be written.
