@@ -169,7 +169,7 @@ def measure(rolls: np.ndarray, score: Score) -> dict[str, dict[str, float]]:
 def discrepancy(
     measured: Mapping[str, Mapping[str, float]], real: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
-    """How far each figure is from the data's: the mean of |a - b| over tracks; a missing one is infinite."""
+    """How far each figure is from the data: mean |a - b| over tracks, infinite where one is missing."""
     return {
         name: float(
             np.mean([abs(measured.get(name, {}).get(t, math.inf) - v) for t, v in values.items()])
