@@ -30,7 +30,9 @@ def hurry(text: str) -> str:
     text = re.sub(r'duration="\w+"', 'duration="2s"', text)
     text = re.sub(r"--resolution \w+", "--resolution 16 --width 8", text)
     text = re.sub(r"(train pix2pix .*?--width 8)", r"\1 --examples 60", text)
-    text = re.sub(r"(evaluate \S+)", r"\1 --extractor pixels --count 60", text)
+    text = re.sub(r"(train lm \S+)", r"\1 --size tiny --examples 320", text)
+    text = re.sub(r"(evaluate runs/dcgan\S+)", r"\1 --extractor pixels --count 60", text)
+    text = re.sub(r"(evaluate runs/written)", r"\1 --count 60 --metrics nll,bleu", text)
     text = text.replace(
         "--evaluate-every 50k", "--examples 320 --evaluate-every 160 --extractor pixels"
     )
@@ -41,6 +43,8 @@ def hurry(text: str) -> str:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     make_pictures(folder / "photos")
+    lines = (f"a {cat} {does} you." for cat in ("cat", "dog", "bird") for does in ("sees", "likes"))
+    (folder / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 

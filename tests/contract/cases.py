@@ -338,10 +338,17 @@ SEQGAN = {
     **{"critic_steps": 2, "rollouts": 2, "lr": 1e-3, "policy_lr": 1e-3, "discriminator_lr": 1e-3},
     **{"likelihood_share": 0.1, "critic_share": 0.1, "game": False},
 }
+RELGAN = {
+    **{"embedding": 8, "head_size": 4, "slots": 2, "representations": 3, "representation_size": 2},
+    **{"filters": 0.02, "dropout": 0.0, "critic_steps": 2, "beta": 4.0, "likelihood_share": 0.1},
+    **{"lr": 1e-3, "adversarial_lr": 1e-3, "discriminator_lr": 1e-3, "game": False},
+}
 TEXTS = [
     _text("lm", embedding=8, hidden=16, layers=2, dropout=0.0, game=False),
     _text("seqgan", **SEQGAN),
     _text("seqgan", **{**SEQGAN, "dropout": 0.25}, same_split=False),
+    _text("relgan", **RELGAN),
+    _text("relgan", **{**RELGAN, "dropout": 0.25}, same_split=False),
 ]
 
 

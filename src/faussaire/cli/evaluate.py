@@ -148,7 +148,7 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
             )
         else:
             out.print(
-                "real: the same between parts of the real pictures, of the counts in brackets"
+                "real: the same of real ones, or between parts of them, of the counts in brackets"
             )
     if any(figure.given is not None for figure in found.figures):
         out.print(

@@ -244,6 +244,142 @@ METRICS = {
             "Zhu 2017, arXiv 1703.10593",
             pairs=True,
         ),
+        Metric(
+            "nll",
+            "Surprise",
+            "lower",
+            "How surprised the model is by real sentences that it has not seen, in nats a token. "
+            "Dropped kinds of sentences raise it. Only models of the same vocabulary compare.",
+            "Zhu 2018, arXiv 1802.01886",
+            modality="texts",
+        ),
+        Metric(
+            "bleu",
+            "BLEU by sentence",
+            "higher",
+            "Share of the runs of one to four tokens that occur in some real sentence: quality. A "
+            "model that writes one good sentence for ever has a fine one, so read it beside Self-BLEU.",
+            "Papineni 2002, doi 10.3115/1073083.1073135",
+            modality="texts",
+        ),
+        Metric(
+            "sacrebleu",
+            "BLEU of the corpus",
+            "higher",
+            "BLEU as everybody has it, 0 to 100, with the signature of how it was counted.",
+            "Post 2018, arXiv 1804.08771",
+            modality="texts",
+        ),
+        Metric(
+            "self-bleu",
+            "Self-BLEU",
+            "real",
+            "BLEU of each sentence beside all the others that were written: well above the real value "
+            "means little variety.",
+            "Zhu 2018, arXiv 1802.01886",
+            modality="texts",
+        ),
+        Metric(
+            "copies",
+            "Copies",
+            "real",
+            "Share of sentences that are in the training data word for word. Short common sentences are "
+            "everywhere; well above the real value means learning by heart.",
+            "Caccia 2018, arXiv 1811.02549",
+            modality="texts",
+        ),
+        Metric(
+            "music-gap",
+            "Gap to the music",
+            "lower",
+            "How far the figures of phrases lie from the data's, as a share of how far noise of the same "
+            "density lies: 0 is as the data, 1 as noise.",
+            "the mean of the figures below",
+            modality="music",
+        ),
+        Metric(
+            "empty-bars",
+            "Empty bars",
+            "real",
+            "The share of bars in which a track is silent.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "pitch-classes",
+            "Used pitch classes",
+            "real",
+            "How many of the twelve pitch classes a track uses in a bar; noise uses most of them.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "qualified-notes",
+            "Qualified notes",
+            "real",
+            "The share of notes that last two steps or more; few are fragments.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "polyphony",
+            "Polyphony",
+            "real",
+            "How many notes a track plays at once, where it plays.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "drum-pattern",
+            "Drum pattern",
+            "real",
+            "The share of drum beats on eighths or sixteenths.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "tonal-distance",
+            "Tonal distance",
+            "real",
+            "How far two tracks are apart in harmony, beat by beat. Voices that do not listen to each "
+            "other are further apart than those of music.",
+            "Harte 2006, doi 10.1145/1178723.1178727",
+            modality="music",
+        ),
+        Metric(
+            "log-mel",
+            "Log-mel distance",
+            "lower",
+            "How far loudness and its changes in each band of the ear lie from the recordings', in dB.",
+            "mean and deviation by band",
+            modality="sound",
+        ),
+        Metric(
+            "mel-nearest",
+            "Nearest recording",
+            "real",
+            "How far a clip is from the recording most like it, in dB. Well below the real value means "
+            "that recordings were learnt by heart.",
+            "log-mel spectrograms",
+            modality="sound",
+        ),
+        Metric(
+            "class-score",
+            "Classifier score",
+            "higher",
+            "The Inception Score by a classifier that was taught the recordings' own classes: clear "
+            "and varied clips get up to as many as there are classes.",
+            "Donahue 2019, arXiv 1802.04208",
+            modality="sound",
+        ),
+        Metric(
+            "class-kept",
+            "Classes kept",
+            "higher",
+            "The share of clips that this classifier tells to be of the class that was asked for.",
+            "Donahue 2019, arXiv 1802.04208",
+            modality="sound",
+        ),
     )
 }
 OF_SETS = tuple(

@@ -27,6 +27,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "inpaint": ("inpaint", "Inpaint"),
     "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
+    "relgan": ("relgan", "RelGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
@@ -39,7 +40,13 @@ _REGISTRY: dict[str, tuple[str, str]] = {
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
-_OTHERS: dict[str, str] = {"musegan": "music", "wavegan": "sound"}
+_OTHERS: dict[str, str] = {
+    "lm": "texts",
+    "musegan": "music",
+    "relgan": "texts",
+    "seqgan": "texts",
+    "wavegan": "sound",
+}
 
 
 def modality_of(name: str) -> str:

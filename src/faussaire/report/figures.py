@@ -12,7 +12,7 @@ from faussaire.core.figures import METRICS, Figure, Provenance
 from faussaire.report.curves import Chart, line_chart
 from faussaire.report.history import Series
 
-BETTER = {"lower": "lower", "higher": "higher", "real": "as for real pictures"}
+BETTER = {"lower": "lower", "higher": "higher", "real": "as for real ones"}
 
 
 @dataclass(frozen=True)
