@@ -292,7 +292,7 @@ METRICS = {
             "music-gap",
             "Gap to the music",
             "lower",
-            "How far the figures of phrases lie from the data's, as a share of how far noise of the same "
+            "How far the figures of phrases lie from the data's, as a share of how far noise of equal "
             "density lies: 0 is as the data, 1 as noise.",
             "the mean of the figures below",
             modality="music",

@@ -166,6 +166,8 @@ class PrivateGenerator(nn.Module):
         self.time_first = Normed(width + extra, steps * one, one)
         self.then_pitch = Normed(one, 12 * two, two)
         self.merge = nn.Linear(2 * two, 1)
+        # Rolls are mostly empty: to begin at one half everywhere would be far from all music.
+        nn.init.constant_(self.merge.bias, -3.0)
 
     def forward(self, x: Tensor, z: Tensor | None) -> Tensor:
         if self.own is not None and z is not None:
