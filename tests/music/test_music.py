@@ -104,7 +104,7 @@ def test_json_of_four_voices(tmp_path):
     assert len(other) == 3
     assert other.key != found.key
     assert read_music(source, SMALL).key == found.key
-    with pytest.raises(UserError, match="no part 'tests'.*Did you mean 'test'"):
+    with pytest.raises(UserError, match=r"no part 'tests'.*Did you mean 'test'"):
         read_music(source, MusicData(bars=2, part="tests"))
 
 
@@ -153,7 +153,7 @@ def test_midi_that_cannot_be_used_is_named(tmp_path):
     silent = pretty_midi.PrettyMIDI()
     silent.instruments.append(pretty_midi.Instrument(program=0))
     silent.write(str(tmp_path / "silent.mid"))
-    with pytest.raises(UserError, match="'silent.mid'.*has no notes"):
+    with pytest.raises(UserError, match=r"'silent.mid'.*has no notes"):
         read_music(str(tmp_path), SMALL)
     (tmp_path / "torn.mid").write_bytes((tmp_path / "silent.mid").read_bytes()[:20])
     (tmp_path / "text.mid").write_bytes(b"no music at all")
@@ -251,7 +251,7 @@ def test_a_soft_synth_plays(tmp_path, monkeypatch):
     play(tmp_path / "a.mid", tmp_path / "a.wav", synth)
     assert (tmp_path / "a.wav").read_bytes() == b"music"
     program.write_text("#!/bin/sh\necho no sound >&2\nexit 3\n")
-    with pytest.raises(UserError, match="timidity could not play 'a.mid': no sound"):
+    with pytest.raises(UserError, match=r"timidity could not play 'a.mid': no sound"):
         play(tmp_path / "a.mid", tmp_path / "b.wav", synth)
     fluid = tmp_path / "fluidsynth"
     fluid.write_text("#!/bin/sh\nexit 1\n")

@@ -67,7 +67,7 @@ def test_classes_of_folders_and_tables(tmp_path):
     table = read_sound(str(tmp_path / "s"), SoundData())
     assert table.labels.tolist() == [1, 0]
     folder(tmp_path / "s", stray=4096)
-    with pytest.raises(UserError, match="'stray.wav' lies in no sub-folder"):
+    with pytest.raises(UserError, match=r"'stray.wav' lies in no sub-folder"):
         read_sound(str(tmp_path / "s"), SoundData(classes="folders"))
     with pytest.raises(UserError, match="has no _ or -"):
         read_sound(str(tmp_path / "s"), SoundData(classes="prefix"))
@@ -77,7 +77,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     with pytest.raises(UserError, match="There is no"):
         read_sound(str(tmp_path / "nowhere"), SoundData())
     (tmp_path / "b").mkdir()
-    with pytest.raises(UserError, match="no sound files .*no files at all"):
+    with pytest.raises(UserError, match=r"no sound files .*no files at all"):
         read_sound(str(tmp_path / "b"), SoundData())
     folder(tmp_path / "b", whole=5000)
     data = (tmp_path / "b" / "whole.wav").read_bytes()
@@ -91,7 +91,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     assert "no sound file" in reasons["text.wav"]
     assert "no samples" in reasons["empty.wav"]
     assert any("3 files are left out" in warning for warning in found.warnings)
-    with pytest.raises(UserError, match="'short.wav'.*is truncated: 5,0"):
+    with pytest.raises(UserError, match=r"'short.wav'.*is truncated: 5,0"):
         read_sound(str(tmp_path / "b" / "short.wav"), SoundData())
 
 
