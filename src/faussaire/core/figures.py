@@ -288,6 +288,98 @@ METRICS = {
             "Caccia 2018, arXiv 1811.02549",
             modality="texts",
         ),
+        Metric(
+            "music-gap",
+            "Gap to the music",
+            "lower",
+            "How far the figures of phrases lie from the data's, as a share of how far noise of equal "
+            "density lies: 0 is as the data, 1 as noise.",
+            "the mean of the figures below",
+            modality="music",
+        ),
+        Metric(
+            "empty-bars",
+            "Empty bars",
+            "real",
+            "The share of bars in which a track is silent.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "pitch-classes",
+            "Used pitch classes",
+            "real",
+            "How many of the twelve pitch classes a track uses in a bar; noise uses most of them.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "qualified-notes",
+            "Qualified notes",
+            "real",
+            "The share of notes that last two steps or more; few are fragments.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "polyphony",
+            "Polyphony",
+            "real",
+            "How many notes a track plays at once, where it plays.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "drum-pattern",
+            "Drum pattern",
+            "real",
+            "The share of drum beats on eighths or sixteenths.",
+            "Dong 2018, arXiv 1709.06298",
+            modality="music",
+        ),
+        Metric(
+            "tonal-distance",
+            "Tonal distance",
+            "real",
+            "How far two tracks are apart in harmony, beat by beat. Voices that do not listen to each "
+            "other are further apart than those of music.",
+            "Harte 2006, doi 10.1145/1178723.1178727",
+            modality="music",
+        ),
+        Metric(
+            "log-mel",
+            "Log-mel distance",
+            "lower",
+            "How far loudness and its changes in each band of the ear lie from the recordings', in dB.",
+            "mean and deviation by band",
+            modality="sound",
+        ),
+        Metric(
+            "mel-nearest",
+            "Nearest recording",
+            "real",
+            "How far a clip is from the recording most like it, in dB. Well below the real value means "
+            "that recordings were learnt by heart.",
+            "log-mel spectrograms",
+            modality="sound",
+        ),
+        Metric(
+            "class-score",
+            "Classifier score",
+            "higher",
+            "The Inception Score by a classifier that was taught the recordings' own classes: clear "
+            "and varied clips get up to as many as there are classes.",
+            "Donahue 2019, arXiv 1802.04208",
+            modality="sound",
+        ),
+        Metric(
+            "class-kept",
+            "Classes kept",
+            "higher",
+            "The share of clips that this classifier tells to be of the class that was asked for.",
+            "Donahue 2019, arXiv 1802.04208",
+            modality="sound",
+        ),
     )
 }
 OF_SETS = tuple(

@@ -31,17 +31,21 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
+    "musegan": ("musegan", "MuseGAN"),
     "seqgan": ("seqgan", "SeqGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
+    "wavegan": ("wavegan", "WaveGAN"),
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
 _OTHERS: dict[str, str] = {
     "lm": "texts",
+    "musegan": "music",
     "relgan": "texts",
     "seqgan": "texts",
+    "wavegan": "sound",
 }
 
 
