@@ -21,6 +21,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "cyclegan": ("cyclegan", "CycleGAN"),
     "colorize": ("colorize", "Colorize"),
     "classic": ("classic", "Classic"),
+    "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
@@ -32,6 +33,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
+    "tvae": ("tvae", "TVAE"),
 }
 
 
