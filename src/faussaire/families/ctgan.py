@@ -161,7 +161,7 @@ class CTGAN(Family[CTGANConfig]):
     conditions = True
     averaged = ("generator",)
     half_life = 20_000.0
-    training: ClassVar = {"batch": 500}
+    training: ClassVar = {"batch": 500, "precision": "float32"}
     presets: ClassVar = {"paper": {"half_life": 1}}
     sizes: ClassVar = {
         "tiny": {"width": 64, "critic_width": 64, "latent": 32},

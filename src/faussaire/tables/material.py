@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ from faussaire.data.stream import Stream
 from faussaire.tables.data import TableData
 from faussaire.tables.inference import Found, asked_kinds, infer
 from faussaire.tables.modes import encode_categories, encode_numbers, fit_modes
-from faussaire.tables.reading import Cells, Frame, read_frame
+from faussaire.tables.reading import Frame, read_frame
 from faussaire.tables.spec import Column, TableSpec
 from faussaire.tables.stream import ConditionStream
 
@@ -198,7 +197,7 @@ def encode_frame(
             categories.append(places)
             counts = np.bincount(places[rows], minlength=column.places)
             column = dataclasses.replace(column, shares=tuple((counts / counts.sum()).tolist()))
-        specs.append(column)
+        specs.append(dataclasses.replace(column, type=frame.types.get(column.name, "")))
         if progress is not None:
             progress("encoding columns", index + 1, len(found))
     spec = TableSpec(
@@ -240,8 +239,3 @@ def _key(frame: Frame, spec: TableSpec) -> str:
         digest.update(json.dumps(cells.values).encode())
         digest.update(np.ascontiguousarray(cells.codes).tobytes())
     return digest.hexdigest()
-
-
-def cells_of(texts: Mapping[str, list[str]]) -> dict[str, Cells]:
-    """Columns of text as cells."""
-    return {name: Cells.of(column) for name, column in texts.items()}

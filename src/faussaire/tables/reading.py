@@ -11,7 +11,7 @@ import datetime
 import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Frame:
         spaced: whether a space follows each delimiter.
         lines: (rows,) int64: where each row begins in the file, from 1; in parquet its number.
         kinds: what a typed file says of columns, by name: `integer`, `real`, `boolean`, `date`.
+        types: a typed file's own words for its columns' types, by name.
     """
 
     path: Path
@@ -81,7 +82,8 @@ class Frame:
     delimiter: str = ","
     spaced: bool = False
     lines: np.ndarray
-    kinds: dict[str, str]
+    kinds: dict[str, str] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -100,6 +102,7 @@ class Frame:
             spaced=self.spaced,
             lines=self.lines[rows],
             kinds=self.kinds,
+            types=self.types,
         )
 
     def where(self, column: int, value: int) -> str:
@@ -170,7 +173,6 @@ def _csv(path: Path, encoding: str) -> Frame:
         delimiter=delimiter,
         spaced=spaced,
         lines=np.array(lines),
-        kinds={},
     )
 
 
@@ -238,7 +240,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _arrow() -> tuple[Any, Any]:
+def arrow() -> tuple[Any, Any]:
+    """pyarrow and its parquet.
+
+    Raises:
+        UserError: it is not installed.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -251,7 +258,7 @@ def _arrow() -> tuple[Any, Any]:
 
 
 def _parquet(path: Path) -> Frame:
-    pa, pq = _arrow()
+    pa, pq = arrow()
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -266,18 +273,18 @@ def _parquet(path: Path) -> Frame:
         )
     _check_names(path, table.column_names)
     kinds, columns = {}, []
-    for field in table.schema:
-        kind = _kind(pa, field.type)
+    for entry in table.schema:
+        kind = _kind(pa, entry.type)
         if kind is None:
             raise UserError(
-                f"'{path}', column '{field.name}': {field.type} is no number, text or date.",
+                f"'{path}', column '{entry.name}': {entry.type} is no number, text or date.",
                 "Leave that column out of the file.",
             )
         if kind:
-            kinds[field.name] = kind
-        column = table.column(field.name)
-        if pa.types.is_dictionary(field.type):
-            column = column.cast(field.type.value_type)
+            kinds[entry.name] = kind
+        column = table.column(entry.name)
+        if pa.types.is_dictionary(entry.type):
+            column = column.cast(entry.type.value_type)
         encoded = column.combine_chunks().dictionary_encode(null_encoding="encode")
         if isinstance(encoded, pa.ChunkedArray):
             encoded = encoded.combine_chunks()
@@ -291,6 +298,7 @@ def _parquet(path: Path) -> Frame:
         columns=tuple(columns),
         lines=np.arange(1, table.num_rows + 1),
         kinds=kinds,
+        types={entry.name: str(entry.type) for entry in table.schema},
     )
 
 

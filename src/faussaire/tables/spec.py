@@ -52,6 +52,7 @@ class Column:
         squeeze: scale of the squeezing of long tails, sign(x) log(1 + |x| / squeeze); 0: none.
         form: of dates, for strftime.
         prefix, width, first: an ID is written as the prefix and a number of so many digits.
+        type: its type in a typed file, in that file's words; empty in a CSV.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Column:
     prefix: str = ""
     width: int = 0
     first: int = 1
+    type: str = ""
 
     @property
     def numeric(self) -> bool:
