@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from faussaire.measuring import Evaluation
     from faussaire.metrics.extractors import Extractor
     from faussaire.metrics.maps import FeatureMaps
-    from faussaire.model import Model
     from faussaire.stylisation import Moment
 
 __all__ = [
@@ -97,13 +96,17 @@ def load(
     *,
     checkpoint: str = "latest",
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-) -> Model:
-    """A trained model from a run folder or a checkpoint: `.sample(16, seed=0)`, `.grid()`.
+) -> Any:
+    """A trained model from a run folder or a checkpoint: `.sample(16, seed=0)`.
 
     Args:
         path: `RUN` or `RUN/checkpoints/...`; or a file of ESRGAN's or Real-ESRGAN's weights.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
+
+    Returns:
+        `faussaire.model.Model` for what makes pictures, `faussaire.texts.model.TextModel` for what
+        writes sentences.
 
     Raises:
         UserError: nothing to load there, or it is damaged.

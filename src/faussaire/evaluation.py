@@ -1,4 +1,4 @@
-"""Measuring a run, a model in training, or one folder of pictures against another."""
+"""Measuring a run, or one folder of pictures against another."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from faussaire.core.family import Family
 from faussaire.core.figures import (
     METRICS,
     choose_metrics,
+    metrics_of,
 )
 from faussaire.core.run import Run
 from faussaire.data.pack import Images, PackOptions, pack
@@ -27,8 +28,9 @@ from faussaire.examination import prepare
 from faussaire.families import load_family
 from faussaire.marking import choose_tools, examine
 from faussaire.material import read_material
-from faussaire.measuring import Evaluation, Options, measure, place_of
+from faussaire.measuring import Evaluation, Inquiry, Options, measure, place_of, require_modality
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
+from faussaire.modality import load_modality
 from faussaire.model import Model
 from faussaire.model import load as load_model
 
@@ -46,7 +48,7 @@ def evaluate_run(
     progress: Progress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Measure a run against its own training pictures, or others prepared in the same way.
+    """Measure a run against its own data, or others read in the same way.
 
     What makes pictures from pictures is measured on those that were held out.
 
@@ -54,26 +56,56 @@ def evaluate_run(
         path: the run, or one of its checkpoints.
         options: what to measure, and how.
         checkpoint: `latest`, a mark, or a number of examples.
-        against: a source to compare with in place of the training pictures.
+        against: a source to compare with in place of the training data.
         target: what the pictures of `against` should become, or the second set.
         classes: where the classes of `against` come from; None: as in training, where that fits.
         progress: called as progress(what, done, total).
         note: called with sentences, as they come up.
 
     Raises:
-        UserError: no run, no checkpoint, no pictures, or a figure that would mean nothing.
+        UserError: no run, no checkpoint, no data, or a figure that would mean nothing.
     """
-    inside = path.parent.name == "checkpoints" and (path / "state.json").exists()
-    run = Run.find(path.parent.parent if inside else path)
+    run = Run.around(path)
     model = load_model(path, checkpoint=checkpoint, device=options.device)
     config = run.config()
     source = str(config.get("source", "")) if against is None else against
     kind = load_family(str(config["family"]))
     settings = resolve(str(config["family"]), source, kind.Config, config)
+    inquiry = Inquiry(
+        run=run,
+        model=model,
+        settings=settings,
+        options=options,
+        against=against,
+        target=target,
+        classes=classes,
+        progress=progress,
+        note=note,
+    )
+    return load_modality(kind).evaluate(inquiry)
+
+
+def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
+    """Measure a run that makes pictures, of noise or of pictures.
+
+    Raises:
+        UserError: no pictures, or a figure that would mean nothing.
+    """
+    run, model, settings, options = inquiry.run, inquiry.model, inquiry.settings, inquiry.options
+    against, progress, note = inquiry.against, inquiry.progress, inquiry.note
+    kind = type(model.family)
     if kind.applies:
-        how = {"progress": progress, "note": note}
-        return _evaluate_translator(run, model, settings, options, against, target, **how)
-    if target is not None:
+        return _evaluate_translator(
+            run,
+            model,
+            settings,
+            options,
+            against,
+            inquiry.target,
+            progress=progress,
+            note=note,
+        )
+    if inquiry.target is not None:
         raise UserError(
             f"{settings.family} makes pictures of noise, and --target names what others become.",
             "Leave --target out.",
@@ -82,7 +114,7 @@ def evaluate_run(
         data = dataclasses.replace(
             settings.data,
             labels=None,
-            classes=classes or _classes_of(against, settings.data.classes),
+            classes=inquiry.classes or _classes_of(against, settings.data.classes),
             resolution=(model.spec.height, model.spec.width),
         )
         settings = dataclasses.replace(settings, data=data)
@@ -91,10 +123,10 @@ def evaluate_run(
     trained_on = run.read("data.json").get("key")
     if against is None and trained_on not in (None, images.key):
         notes.append(
-            f"The pictures in '{source}' have changed since the run was trained, and they are "
+            f"The pictures in '{settings.source}' have changed since the run was trained, and they are "
             "measured as they are now."
         )
-    name = "train" if against is None else _split(against)
+    name = "train" if against is None else split_name(against)
     reals = Packed(images, name, options.reference(model.device))
     count = options.samples(model.device)
     fakes = samples_like(model.family, model.device, reals, count, options.seed)
@@ -141,6 +173,7 @@ def _evaluate_translator(
             note(text)
 
     asked = () if options.metrics in (None, "all") else choose_metrics(options.metrics)
+    require_modality(asked, "pictures", "pictures")
     needs = kind.needs(settings.model)
     if against is None and target is not None:
         raise UserError(
@@ -179,7 +212,7 @@ def _evaluate_translator(
         settings,
         kind,
         scale=family.scale,
-        name=None if against is None else _split(against),
+        name=None if against is None else split_name(against),
         count=options.count,
         progress=progress,
     )
@@ -187,7 +220,7 @@ def _evaluate_translator(
         tell(remark)
     names = asked or kind.compares(settings.model)
     if options.metrics == "all":
-        names = (*names, *(name for name in METRICS if name not in names))
+        names = (*names, *(name for name in metrics_of("pictures") if name not in names))
     tools = choose_tools(
         family, device, examination, options, names, must=bool(asked), tell=tell, progress=progress
     )
@@ -242,10 +275,10 @@ def evaluate_sources(
         fakes = read_as_they_are(fake, channels="rgb", **how)
         reals = read_as_they_are(real, channels="rgb", **how)
     device = Device.choose(options.device, "auto")
-    samples = Packed(fakes, _split(fake), options.samples(device))
+    samples = Packed(fakes, split_name(fake), options.samples(device))
     found = measure(
         samples,
-        Packed(reals, _split(real), options.reference(device)),
+        Packed(reals, split_name(real), options.reference(device)),
         options,
         device=device,
         circumstances={"dataset": reals.key, "samples": fakes.key},
@@ -318,7 +351,7 @@ def _classes_of(source: str, trained: str) -> str:
     return "auto" if trained == "folders" and (flat or not folder.is_dir()) else trained
 
 
-def _split(source: str) -> str:
+def split_name(source: str) -> str:
     """A reference's name in figures: the last part of its path, without what figures use."""
     name = source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or source
     return name.translate(str.maketrans("[],/: ", "______"))

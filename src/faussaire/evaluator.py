@@ -1,16 +1,16 @@
-"""Measuring a model while it trains, and knowing its best checkpoint."""
+"""Measuring pictures while a model trains."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.core.figures import Figure, append_figures, choose_metrics, read_figures
+from faussaire.core.figures import Figure, choose_metrics
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
@@ -18,15 +18,15 @@ from faussaire.evaluation import samples_like
 from faussaire.examination import Examination, prepare
 from faussaire.marking import choose_tools, examine
 from faussaire.material import PictureMaterial
+from faussaire.measurer import Measurer
 from faussaire.measuring import Options, find_extractor, measure, place_of
 from faussaire.metrics.bench import FEATURE_METRICS, Bench
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, Samples
-from faussaire.model import load
 
 
-class Evaluator:
-    """Measures a run while it trains, and marks its best checkpoint.
+class Evaluator(Measurer):
+    """Measures pictures of a run while it trains, and marks its best checkpoint.
 
     Extractors are opened and the real pictures are measured at once, so that whatever is wrong
     with them is told before training begins.
@@ -60,8 +60,7 @@ class Evaluator:
         progress: Progress | None = None,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self._state, self._run, self._checkpoints = state, run, checkpoints
-        self._stop_asked = stop_asked
+        super().__init__(state, run, checkpoints, stop_asked)
         self._key = material.key
         self._examination: Examination | None = None
         if state.family.applies:
@@ -149,37 +148,18 @@ class Evaluator:
         return samples_like(family, self._state.device, self._reals, count, self._options.seed)
 
     @property
-    def metrics(self) -> str:
-        """What is measured, as settings have it, the metric that decides first."""
-        return ",".join(self._options.metrics or ())
+    def names(self) -> Sequence[str]:
+        return self._options.metrics or ()
 
-    def __call__(self) -> dict[str, Any] | None:
-        """Figures of the newest checkpoint, and whether it is the best.
+    @property
+    def count(self) -> int | None:
+        if self._examination is not None:
+            return len(self._examination.main.pairs)
+        return self._options.count
 
-        None where it was measured before, or where the user wants the run to end meanwhile.
-
-        Raises:
-            UserError: it cannot be measured.
-        """
-        examples = self._state.clock.examples
-        if self._measured(examples):
-            return None
-        try:
-            with self._state.sampling(settle=True) as family:
-                figures = self._measure(family, examples)
-            best = self._is_best(figures[0])
-        except _GivenUp:
-            return None
-        append_figures(self._run.path / "metrics.jsonl", figures)
-        if best:
-            self._checkpoints.mark(self._checkpoints.find(str(examples)), "best")
-        return {"figures": {one.name: one.value for one in figures}, "best": best}
-
-    def _measure(self, family: Family[Any], examples: int) -> tuple[Figure, ...]:
-        def progress(what: str, done: int, total: int) -> None:
-            if self._stop_asked():
-                raise _GivenUp
-
+    def measure(
+        self, family: Family[Any], examples: int, progress: Callable[[str, int, int], None]
+    ) -> tuple[Figure, ...]:
         place = place_of(self._run, examples, self._key)
         if self._examination is not None:
             return examine(
@@ -200,43 +180,3 @@ class Evaluator:
             progress=progress,
         )
         return found.figures
-
-    def _measured(self, examples: int) -> bool:
-        """Whether these figures are known already, as in a run that is resumed at its end."""
-        count = self._options.count
-        if self._examination is not None:
-            count = len(self._examination.main.pairs)
-        names = self._options.metrics or ()
-        return {(name, count) for name in names} <= {
-            (known.provenance.metric, known.provenance.count)
-            for known in read_figures(self._run.path / "metrics.jsonl")
-            if known.examples == examples
-            and (known.metric.pairs or known.provenance.extractor in ("", self.extractor))
-        }
-
-    def _is_best(self, figure: Figure) -> bool:
-        """Whether no earlier checkpoint was better, the one that is marked so above all.
-
-        Where the marked one was measured in another way (with fewer samples, say), it is measured
-        anew in this way: a mark must not pass to a worse checkpoint because the ruler has changed.
-        """
-        earlier = [
-            known
-            for known in read_figures(self._run.path / "metrics.jsonl")
-            if known.provenance == figure.provenance
-            and known.examples is not None
-            and known.examples < (figure.examples or 0)
-        ]
-        marked = self._checkpoints.marks().get("best")
-        holder = next((path for path in self._checkpoints.all() if path.name == marked), None)
-        if holder is not None and int(holder.name) not in {known.examples for known in earlier}:
-            device = self._state.device.kind
-            model = load(holder, device=device)  # pyright: ignore[reportArgumentType]
-            anew = self._measure(model.family, model.examples)
-            append_figures(self._run.path / "metrics.jsonl", anew)
-            earlier.append(anew[0])
-        return not any(known.better_than(figure) for known in earlier)
-
-
-class _GivenUp(Exception):
-    """The user wants the run to end, in the middle of a measurement."""

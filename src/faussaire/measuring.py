@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,18 @@ import torch
 from PIL import Image
 
 from faussaire import __version__
+from faussaire.core.config import Settings
 from faussaire.core.device import Device, DeviceName, keep_memory
 from faussaire.core.errors import UserError
-from faussaire.core.figures import METRICS, OF_SETS, Figure, append_figures, choose_metrics
+from faussaire.core.figures import (
+    METRICS,
+    OF_SETS,
+    Figure,
+    append_figures,
+    choose_metrics,
+    metrics_of,
+)
+from faussaire.core.files import replace_file, write_error
 from faussaire.core.run import Run
 from faussaire.data.parallel import Progress
 from faussaire.metrics.bench import FEATURE_METRICS, METERS, Bench, rarest
@@ -74,6 +84,69 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inquiry:
+    """What is to be measured of a run.
+
+    Attributes:
+        run: its folder.
+        model: one of its checkpoints, loaded.
+        settings: the run's.
+        options: what to measure, and how.
+        against: a source to compare with in place of the training data.
+        target: what the pictures of `against` should become, or the second set.
+        classes: where the classes of `against` come from; None: as in training, where that fits.
+        progress: called as progress(what, done, total).
+        note: called with sentences, as they come up.
+    """
+
+    run: Run
+    model: Any
+    settings: Settings
+    options: Options
+    against: str | None = None
+    target: str | None = None
+    classes: str | None = None
+    progress: Progress | None = None
+    note: Callable[[str], None] | None = None
+
+    def refuse_pictures(self, noun: str) -> None:
+        """Refuse what can be asked of pictures alone.
+
+        Raises:
+            UserError: with the first thing asked that does not apply.
+        """
+        plain = Options()
+        for name in ("reference_count", "extractor", "weights", "resize"):
+            if getattr(self.options, name) != getattr(plain, name):
+                flag = name.replace("_", "-")
+                raise UserError(
+                    f"--{flag} is about pictures, and {self.settings.family} makes {noun}.",
+                    "Leave it out.",
+                )
+        for name in ("target", "classes"):
+            if getattr(self, name) is not None:
+                raise UserError(
+                    f"--{name} is about pictures, and {self.settings.family} makes {noun}.",
+                    "Leave it out.",
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """Something to look at beside figures.
+
+    Attributes:
+        name: of its file: `curve.svg`, `samples.png`, `sentences.txt`.
+        content: of the file.
+        caption: what it shows, in words.
+    """
+
+    name: str
+    content: bytes
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Figures, and what to look at beside them.
 
@@ -84,6 +157,7 @@ class Evaluation:
         notes: what the reader should know, as sentences.
         neighbours: the samples that lie closest to real pictures, each with its three nearest.
         answers: of what makes pictures from pictures: inputs, answers and true ones, best to worst.
+        sheets: what else to look at.
         run: the run's folder, where there is one.
         seconds: time taken.
     """
@@ -94,6 +168,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     neighbours: Image.Image | None = None
     answers: Image.Image | None = None
+    sheets: tuple[Sheet, ...] = ()
     run: Path | None = None
     seconds: float = 0.0
 
@@ -116,7 +191,9 @@ class Evaluation:
         }
 
     def save(self, folder: Path) -> None:
-        """Add the figures to `metrics.jsonl`, and pictures as `evaluation/{neighbours,answers}.png`.
+        """Add the figures to `metrics.jsonl`, and what to look at to `evaluation/`.
+
+        `sheets.json` there holds the captions of what has no place of its own in the report.
 
         Raises:
             UserError: the folder cannot be written.
@@ -125,6 +202,24 @@ class Evaluation:
         for name, image in (("neighbours", self.neighbours), ("answers", self.answers)):
             if image is not None:
                 save_png(image, folder / "evaluation" / f"{name}.png")
+        if self.sheets:
+            save_sheets(self.sheets, folder / "evaluation")
+
+
+def save_sheets(sheets: Sequence[Sheet], folder: Path) -> None:
+    """Write sheets, and their captions to `sheets.json`.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for one in sheets:
+            (folder / one.name).write_bytes(one.content)
+    except OSError as error:
+        raise write_error(error, folder, "What was measured could not be written") from error
+    captions = {one.name: one.caption for one in sheets}
+    replace_file(folder / "sheets.json", json.dumps(captions, indent=1, ensure_ascii=False))
 
 
 def measure(
@@ -163,6 +258,7 @@ def measure(
             note(text)
 
     asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
+    require_modality(asked, "pictures", "pictures")
     for name in asked:
         if METRICS[name].pairs:
             raise UserError(
@@ -208,6 +304,25 @@ def measure(
     )
 
 
+def require_modality(names: Sequence[str], modality: str, noun: str) -> None:
+    """Refuse metrics of other kinds of data.
+
+    Args:
+        names: of metrics.
+        modality: of the model that is measured.
+        noun: what it makes.
+
+    Raises:
+        UserError: with the first that does not apply.
+    """
+    for name in names:
+        if METRICS[name].modality != modality:
+            raise UserError(
+                f"{name} measures {METRICS[name].modality}, and this makes {noun}.",
+                f"There are: {', '.join(metrics_of(modality))}.",
+            )
+
+
 def facts_of(
     circumstances: Mapping[str, Any], options: Options, seconds: float, device: Device
 ) -> dict[str, Any]:
@@ -249,7 +364,7 @@ def usual_metrics(bench: Bench) -> tuple[str, ...]:
         labels = (p.labels for p in (bench.fakes, bench.reals) if p.labels is not None)
         if min(rarest(some, len(bench.reals.classes)) for some in labels) >= _EACH_CLASS:
             chosen.add("class-fid")
-    return tuple(name for name in METRICS if name in chosen)
+    return tuple(name for name in OF_SETS if name in chosen)
 
 
 def closest_pairs(bench: Bench) -> Image.Image:

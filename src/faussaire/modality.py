@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from faussaire.core.events import Observer
     from faussaire.core.run import Run
     from faussaire.core.state import State
+    from faussaire.measuring import Evaluation, Inquiry
 
 
 class Material(Protocol):
@@ -165,12 +166,23 @@ class Modality(Protocol):
         """
         ...
 
+    def evaluate(self, inquiry: Inquiry) -> Evaluation:
+        """Measure a run.
+
+        Raises:
+            UserError: what is asked for cannot be measured.
+        """
+        ...
+
     def model(self, family: Family[Any], spec: Any, examples: int, device: Device) -> Any:
         """What `faussaire.load` gives: the family with its weights, and ways to use it."""
         ...
 
 
-_REGISTRY = {"pictures": ("faussaire.pictures", "Pictures")}
+_REGISTRY = {
+    "pictures": ("faussaire.pictures", "Pictures"),
+    "texts": ("faussaire.texts.modality", "Texts"),
+}
 
 
 def load_modality(kind: type[Family[Any]]) -> Modality:

@@ -309,7 +309,7 @@ def _holed(opened: Opened, mask: Image.Image | np.ndarray | Tensor | str | Path 
         ) from fault
 
 
-def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Model:
+def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto") -> Any:
     """A model from a run folder, from one checkpoint folder, or from a file of published weights.
 
     Args:
@@ -317,6 +317,9 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
             or `.pth`.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to put it.
+
+    Returns:
+        What its modality has: a `Model` for pictures, a `texts.model.TextModel` for sentences.
 
     Raises:
         UserError: nothing to load there, or it is damaged.
@@ -342,7 +345,7 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     return _ready(family, spec, int(record["examples"]), device)
 
 
-def _ready(family: Family[Any], spec: Any, examples: int, device: DeviceName) -> Model:
+def _ready(family: Family[Any], spec: Any, examples: int, device: DeviceName) -> Any:
     """A family with its weights, where it is to run."""
     place = Device.choose(device, "auto")
     for net in family.nets.values():

@@ -18,6 +18,7 @@ from faussaire.modality import Measurer
 from faussaire.observers import Previews
 
 if TYPE_CHECKING:
+    from faussaire.measuring import Evaluation, Inquiry
     from faussaire.model import Model
 
 
@@ -70,6 +71,11 @@ class Pictures:
             state, run, checkpoints, material, settings, options,
             stop_asked=stop_asked, progress=progress, note=note,
         )  # fmt: skip
+
+    def evaluate(self, inquiry: Inquiry) -> Evaluation:
+        from faussaire.evaluation import evaluate_pictures
+
+        return evaluate_pictures(inquiry)
 
     def model(self, family: Family[Any], spec: Spec, examples: int, device: Device) -> Model:
         from faussaire.model import Model

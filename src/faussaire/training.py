@@ -234,7 +234,8 @@ def _train(
                 "those of an uninterrupted run, bit for bit."
             )
         target = getattr(settings.data, "target", None)
-        run.write("data.json", shop.material.describe(settings.source, target))
+        described = shop.material.describe(settings.source, target)
+        run.write("data.json", {"modality": shop.kind.modality, **described})
         run.write_config(settings.flat())
     audience = Audience()
     plan = shop.plan(total)

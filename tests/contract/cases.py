@@ -23,6 +23,7 @@ from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.families import load_family
 from faussaire.metrics.maps import NETWORKS, FeatureMaps, Recipe
+from faussaire.texts.tokens import TextSpec
 from toys import TOYS
 
 
@@ -299,8 +300,50 @@ FAMILIES = [
     ),
     _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
 ]
+SENTENCES = TextSpec(vocabulary=("<end>", "<unk>", *"abcdef"), length=6)
+
+
+def sentences(count: int = 96) -> dict[str, np.ndarray]:
+    """Letters in the order of the alphabet, from any of them on, of 2 to 6 tokens with their end."""
+    rng = np.random.default_rng(0)
+    starts, lengths = rng.integers(6, size=(count, 1)), rng.integers(1, 6, size=(count, 1))
+    places = np.arange(SENTENCES.length)
+    return {"tokens": np.where(places < lengths, 2 + (starts + places) % 6, 0).astype(np.int32)}
+
+
+def _text(name: str, *, same_split: bool = True, game: bool = True, **settings: Any) -> Case:
+    """A family that writes sentences."""
+
+    def make(spec: Any = None) -> Family[Any]:
+        family = load_family(name)
+        return family(family.Config(**settings), SENTENCES)
+
+    label = "-".join([name, *(f"{key}={settings[key]}" for key in ("dropout",) if key in settings)])
+    return Case(
+        name=label,
+        make=make,
+        stream=lambda rank, world: Stream([sentences()], seed=3, rank=rank, world=world),
+        same_split=same_split,
+        batch=8,
+        scale=1 / 4,
+        game=game,
+        table=lambda spec: sentences(),
+    )
+
+
+SEQGAN = {
+    **{"embedding": 8, "hidden": 12, "discriminator_embedding": 8, "filters": 0.02, "dropout": 0.0},
+    **{"critic_steps": 2, "rollouts": 2, "lr": 1e-3, "policy_lr": 1e-3, "discriminator_lr": 1e-3},
+    **{"likelihood_share": 0.1, "critic_share": 0.1, "game": False},
+}
+TEXTS = [
+    _text("lm", embedding=8, hidden=16, layers=2, dropout=0.0, game=False),
+    _text("seqgan", **SEQGAN),
+    _text("seqgan", **{**SEQGAN, "dropout": 0.25}, same_split=False),
+]
 CASES = [
     *FAMILIES,
+    *TEXTS,
     *(
         Case(
             name=name,

@@ -146,7 +146,7 @@ def test_report_before_the_first_tick(tmp_path: Path) -> None:
 def test_report_of_a_run_without_pictures(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", previews=0)
     (run / "samples").rmdir()
-    (run / "data.json").write_text('{"source": "adult", "columns": 14}')
+    (run / "data.json").write_text('{"modality": "tables", "source": "adult", "columns": 14}')
     page = render(run)
     links = check(page)
     assert "img" not in links.tags

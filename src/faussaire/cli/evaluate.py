@@ -170,6 +170,9 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
         if found.answers is not None:
             path = where / "evaluation" / "answers.png"
             out.print(f"look at {path}: input, answer, truth; best to worst", markup=False)
+        for sheet in found.sheets:
+            path = where / "evaluation" / sheet.name
+            out.print(f"look at {path}: {sheet.caption}", markup=False)
     if found.run is not None:
         word = shlex.quote(str(found.run))
         out.print(f"compare with another run: faussaire compare {word} RUN", markup=False)

@@ -20,6 +20,15 @@ from faussaire.core.errors import UserError
 from faussaire.core.quantity import format_count, format_duration
 from faussaire.core.run import Run
 
+#: What data are called in examples, by modality.
+_EXAMPLES = {
+    "pictures": "photos/",
+    "texts": "sentences.txt",
+    "tables": "people.csv",
+    "music": "midi/",
+    "sound": "recordings/",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
@@ -72,9 +81,10 @@ def run(arguments: list[str]) -> int:
         )
     source = source or layer.get("source")
     if source is None and "--help" not in words and "-h" not in words:
+        modality = families.modality_of(family)
         raise UserError(
             f"faussaire train {family} needs data.",
-            f"Name a folder of pictures right after it: faussaire train {family} photos/",
+            f"Name them right after it: faussaire train {family} {_EXAMPLES[modality]}",
         )
     # In an existing run, what the user does not say stays as the run has it.
     stored = Run(known["out"]).config_of(family) if known.get("out") else {}
@@ -310,14 +320,20 @@ def _farewell(run_folder: Run) -> None:
 
     best = int(Checkpoints(run_folder.checkpoints).marks().get("best", -1))
     better = 0 <= best < max(run_folder.saved(), default=0)
-    uses = [
-        f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
-        f"  a film         faussaire film {word} film.gif",
-    ]
+    family = str(run_folder.config()["family"])
+    uses = {
+        "pictures": [
+            f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
+            f"  a film         faussaire film {word} film.gif",
+        ],
+        "texts": [f"  more samples   faussaire sample {word} --count 64"],
+        "tables": [f"  more rows      faussaire sample {word} --count 1000 --out synthetic.csv"],
+    }.get(
+        families.modality_of(family),
+        [f"  more samples   faussaire sample {word} --count 16 --out made/"],
+    )
     python = f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)"
-    from faussaire.families import load_family
-
-    if load_family(str(run_folder.config()["family"])).applies:
+    if families.load_family(family).applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
     for line in (

@@ -37,6 +37,7 @@ class Metric:
         reading: a sentence for who has never met it.
         source: the paper.
         pairs: whether each picture is compared with the one that it should be; else sets are.
+        modality: the kind of data that it is of.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metric:
     reading: str
     source: str
     pairs: bool = False
+    modality: str = "pictures"
 
 
 METRICS = {
@@ -244,8 +246,15 @@ METRICS = {
         ),
     )
 }
-OF_SETS = tuple(metric.name for metric in METRICS.values() if not metric.pairs)
+OF_SETS = tuple(
+    metric.name for metric in METRICS.values() if metric.modality == "pictures" and not metric.pairs
+)
 """Metrics of sets of pictures, whatever they were made of."""
+
+
+def metrics_of(modality: str) -> tuple[str, ...]:
+    """Names of the metrics of one kind of data."""
+    return tuple(metric.name for metric in METRICS.values() if metric.modality == modality)
 
 
 @dataclass(frozen=True, kw_only=True)

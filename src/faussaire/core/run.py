@@ -56,6 +56,17 @@ class Run:
             raise UserError(f"'{folder}' is not a run: it has no config.yaml.", hint)
         return run
 
+    @classmethod
+    def around(cls, path: str | Path) -> Run:
+        """The run that a path names: its folder, or one of its checkpoints.
+
+        Raises:
+            UserError: there is no run there.
+        """
+        folder = Path(path)
+        inside = folder.parent.name == "checkpoints" and (folder / "state.json").exists()
+        return cls.find(folder.parent.parent if inside else folder)
+
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "config.yaml").is_file()

@@ -26,15 +26,30 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
+    "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
+    "seqgan": ("seqgan", "SeqGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
     "tvae": ("tvae", "TVAE"),
 }
+
+#: Family name -> modality, of those that make no pictures; equal to the classes' own.
+_OTHERS: dict[str, str] = {"lm": "texts", "seqgan": "texts"}
+
+
+def modality_of(name: str) -> str:
+    """Which data a family learns from and makes, without importing it.
+
+    Raises:
+        UserError: no family has this name.
+    """
+    _find(name)
+    return _OTHERS.get(name, "pictures")
 
 
 def names() -> list[str]:

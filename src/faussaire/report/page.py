@@ -36,6 +36,7 @@ _LATEST = (1_500_000, 1600)
 _REALS = (800_000, 1600)
 _FRAME = (95_000, 720)
 _NEIGHBOURS = (900_000, 1600)
+_TEXT, _SOUND = 20_000, 900_000  # bytes
 
 _STANDINGS = {
     "complete": "Complete",
@@ -61,6 +62,36 @@ class Picture:
     width: int
     height: int
     examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What was made or is real, where it is no picture, or not a picture alone.
+
+    Attributes:
+        text: sentences, or the rows of a table; empty: none.
+        sound: `data:audio/wav;base64,...`; empty: none.
+        examples: examples seen when it was made, or None for the data.
+    """
+
+    text: str = ""
+    sound: str = ""
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a measurement left to look at.
+
+    Attributes:
+        caption: what it shows.
+        picture, text, drawing: a picture, a text, or an SVG; one of them is there.
+    """
+
+    caption: str
+    picture: Picture | None = None
+    text: str = ""
+    drawing: Markup | None = None
 
 
 def write_report(run: Path) -> Path:
@@ -97,6 +128,7 @@ def render(run: Path, now: float | None = None) -> str:
     pictures = _pictures(run, problems)
     measured = _measurements(run / "metrics.jsonl", problems)
     standing = history.standing(present) if history.written else "waiting"
+    modality = str(data.get("modality", "pictures"))
     return template("template.html").render(
         family=str(config.get("family") or history.family or "run"),
         source=_source_name(config, data),
@@ -109,7 +141,9 @@ def render(run: Path, now: float | None = None) -> str:
         latest=pictures[-1] if pictures else None,
         frames=_frames(run, problems) if len(pictures) else [],
         reals=_embed(run / "samples" / "reals.png", _REALS, problems),
-        shows_pictures=_is_pictures(run, data),
+        made=_excerpt(_newest(run), problems),
+        real=_excerpt(run / "samples" / "reals", problems),
+        modality=modality,
         curves=_curves(history),
         verdicts=told_verdicts(history, config),
         vitals=vital_charts(history.vitals, _marks(history)),
@@ -118,6 +152,7 @@ def render(run: Path, now: float | None = None) -> str:
         measured_curves=figure_curves(measured, _marks(history)),
         neighbours=_embed(run / "evaluation" / "neighbours.png", _NEIGHBOURS, problems),
         answers=_embed(run / "evaluation" / "answers.png", _NEIGHBOURS, problems),
+        sheets=_sheets(run / "evaluation", problems),
         data=_data_facts(data),
         classes=_classes(data),
         left_out=_left_out(data),
@@ -125,7 +160,7 @@ def render(run: Path, now: float | None = None) -> str:
         settings=_rows(config),
         environment=_rows(environment),
         checkpoints=_checkpoints(run),
-        commands=_commands(run, standing, _is_pictures(run, data)),
+        commands=_commands(run, standing, modality),
         problems=problems,
         written=date(present),
         version=str(environment.get("faussaire", "")),
@@ -192,6 +227,54 @@ def _pictures(run: Path, problems: list[str]) -> list[Picture]:
         if picture is not None:
             return [picture]
     return []
+
+
+def _newest(run: Path) -> Path | None:
+    """The newest preview's path without its suffix."""
+    stems = {path.stem for path in (run / "samples").glob("*") if path.stem.isdecimal()}
+    return run / "samples" / max(stems, key=int) if stems else None
+
+
+def _excerpt(path: Path | None, problems: list[str]) -> Excerpt | None:
+    """The text and the sound of a preview; None where there are none.
+
+    Args:
+        path: without suffix.
+        problems: to be added to.
+    """
+    if path is None:
+        return None
+    text, sound = path.with_suffix(".txt"), path.with_suffix(".wav")
+    found = {}
+    try:
+        if text.is_file():
+            found["text"] = text.read_text("utf-8")[:_TEXT]
+        if sound.is_file() and sound.stat().st_size <= _SOUND:
+            found["sound"] = "data:audio/wav;base64," + base64.b64encode(sound.read_bytes()).decode(
+                "ascii"
+            )
+    except (OSError, ValueError):
+        problems.append(f"The preview {path.name} could not be read.")
+    examples = int(path.name) if path.name.isdecimal() else None
+    return Excerpt(**found, examples=examples) if found else None
+
+
+def _sheets(folder: Path, problems: list[str]) -> list[Sheet]:
+    """What the last measurement left to look at, with its captions."""
+    found = []
+    for name, caption in _mapping(folder / "sheets.json", problems).items():
+        path = folder / Path(name).name
+        try:
+            if path.suffix == ".svg":
+                # Made by this program from figures, and so trusted as its own charts are.
+                found.append(Sheet(caption, drawing=Markup(path.read_text("utf-8"))))
+            elif path.suffix == ".png":
+                found.append(Sheet(caption, picture=embed(path.read_bytes(), _NEIGHBOURS)))
+            else:
+                found.append(Sheet(caption, text=path.read_text("utf-8")[:_TEXT]))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            problems.append(f"The sheet {path.name} could not be read.")
+    return found
 
 
 def _frames(run: Path, problems: list[str]) -> list[Picture]:
@@ -396,10 +479,6 @@ def _loss_groups(history: History) -> list[tuple[str, list[Series]]]:
     return [(f"Losses of {phase}", group) for phase, group in phases.items()]
 
 
-def _is_pictures(run: Path, data: Mapping[str, Any]) -> bool:
-    return "channels" in data or (run / "samples").is_dir()
-
-
 _DATA_WORDS = {
     "source": "Source",
     "kind": "Kind",
@@ -415,7 +494,12 @@ def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts of data.json by the words of people; what has no word of its own keeps its name."""
     shown: dict[str, Any] = {}
     for key, value in data.items():
-        if key in ("warnings", "left_out", "class_counts") or value in (None, "", [], {}):
+        if key in ("warnings", "left_out", "class_counts", "modality") or value in (
+            None,
+            "",
+            [],
+            {},
+        ):
             continue
         if key == "classes" and isinstance(value, list | tuple):
             shown["Classes"] = len(value)
@@ -480,17 +564,21 @@ def _rows(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]
     return rows
 
 
-def _commands(run: Path, standing: str, pictures: bool) -> list[dict[str, str]]:
+def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     """What to do next, ready to be copied."""
     folder = quoted(str(run))
-    grid = " --grid grid.png" if pictures else ""
+    output = {
+        "pictures": "--grid grid.png",
+        "texts": "--out sentences.txt",
+        "tables": "--out synthetic.csv",
+    }.get(modality, "--out made/")
     steps = [
-        ("Make new samples", f"faussaire sample {folder} --count 64{grid}"),
+        ("Make new samples", f"faussaire sample {folder} --count 64 {output}"),
     ]
     resume = ("Go on training from the last checkpoint", f"faussaire resume {folder}")
     steps.insert(len(steps) if standing == "complete" else 0, resume)
-    if pictures:
-        steps.append(("Measure how good it is", f"faussaire evaluate {folder}"))
+    steps.append(("Measure how good it is", f"faussaire evaluate {folder}"))
+    if modality == "pictures":
         steps.append(("Film a walk through what it learnt", f"faussaire film {folder} film.gif"))
     # JSON writes a string as Python reads it.
     name = json.dumps(str(run), ensure_ascii=False)
