@@ -181,6 +181,7 @@ class Modality(Protocol):
 
 _REGISTRY = {
     "pictures": ("faussaire.pictures", "Pictures"),
+    "tables": ("faussaire.tables.modality", "Tables"),
     "texts": ("faussaire.texts.modality", "Texts"),
 }
 

@@ -244,6 +244,61 @@ METRICS = {
             "Zhu 2017, arXiv 1703.10593",
             pairs=True,
         ),
+        Metric(
+            "tstr",
+            "Learnt from synthetic rows, tested on real ones",
+            "higher",
+            "How well a linear model that learnt from synthetic rows tells a column of real rows: F1, or R "
+            "squared of numbers. Beside it, the same learnt from real rows; and from synthetic ones whose "
+            "columns were shuffled by themselves, as given.",
+            "Esteban 2017, arXiv 1706.02633",
+            modality="tables",
+        ),
+        Metric(
+            "augmented",
+            "Learnt from real and synthetic rows",
+            "higher",
+            "The same learnt from the training rows and synthetic ones together. Above the real value, "
+            "synthetic rows help, which they may where real ones are scarce.",
+            "Xu 2019, arXiv 1907.00503",
+            modality="tables",
+        ),
+        Metric(
+            "shapes",
+            "Shapes of columns",
+            "lower",
+            "Mean distance between real and synthetic columns: Kolmogorov and Smirnov's for numbers, total "
+            "variation for categories. 0 is alike, 1 has nothing in common.",
+            "SDMetrics' column shapes, the other way round",
+            modality="tables",
+        ),
+        Metric(
+            "pairs",
+            "Relations of columns",
+            "lower",
+            "Mean difference in how much pairs of columns have to do with each other: Pearson's "
+            "correlation, Cramer's V, correlation ratio. As given: of columns that have nothing.",
+            "Cramer 1946; Pearson 1896",
+            modality="tables",
+        ),
+        Metric(
+            "nearer",
+            "Nearer to training rows",
+            "real",
+            "Share of synthetic rows whose closest row was trained on rather than held out, of as many "
+            "rows of each. Above one half, rows are known by heart.",
+            "Zhao 2021, arXiv 2102.08369",
+            modality="tables",
+        ),
+        Metric(
+            "copies",
+            "Exact copies",
+            "real",
+            "Share of synthetic rows that equal a training row. Rows of few columns are equal by chance: "
+            "beside it stands how many new real rows are.",
+            "Zhao 2021, arXiv 2102.08369",
+            modality="tables",
+        ),
     )
 }
 OF_SETS = tuple(

@@ -39,7 +39,12 @@ _REGISTRY: dict[str, tuple[str, str]] = {
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
-_OTHERS: dict[str, str] = {"lm": "texts", "seqgan": "texts"}
+_OTHERS: dict[str, str] = {
+    "ctgan": "tables",
+    "lm": "texts",
+    "seqgan": "texts",
+    "tvae": "tables",
+}
 
 
 def modality_of(name: str) -> str:

@@ -16,11 +16,13 @@ class TableData(DataConfig):
             are integer, real, date, category, boolean and id.
         most_categories: values of a category that are learnt; rarer ones share one place.
         encoding: of a CSV's text.
+        predict: column that measuring has told from the others; none: the last one of categories.
     """
 
     columns: str = ""
     most_categories: int = 500
     encoding: str = "utf-8"
+    predict: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

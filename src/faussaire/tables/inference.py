@@ -6,19 +6,14 @@ import csv
 import datetime
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from faussaire.core.errors import UserError, nearest
 from faussaire.tables.reading import Cells, Frame
-from faussaire.tables.spec import EPOCH, KINDS, Column
-
-MISSING = frozenset(
-    {"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "nat", "missing", "<na>"}
-)
-"""What stands for a missing number or date, in small letters. Categories keep such words as values."""
+from faussaire.tables.spec import EPOCH, KINDS, MISSING, Column
 
 FEW = 10
 """Different numbers up to which a column of many rows is one of categories: grades, counts of rooms."""
@@ -319,13 +314,3 @@ def _form(texts: Sequence[str]) -> str | None:
             continue
         return form
     return None
-
-
-def with_range(found: Found) -> Found:
-    """The same, with the range of its numbers in the column."""
-    if found.numbers is None:
-        return found
-    column = replace(
-        found.column, low=float(np.nanmin(found.numbers)), high=float(np.nanmax(found.numbers))
-    )
-    return replace(found, column=column)

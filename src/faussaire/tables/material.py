@@ -12,7 +12,7 @@ import numpy as np
 
 from faussaire.core.batch import mix
 from faussaire.core.config import Settings
-from faussaire.core.errors import UserError
+from faussaire.core.errors import UserError, nearest
 from faussaire.core.family import Family
 from faussaire.core.loop import Stream as AnyStream
 from faussaire.data.parallel import Progress
@@ -21,6 +21,7 @@ from faussaire.tables.data import TableData
 from faussaire.tables.inference import Found, asked_kinds, infer
 from faussaire.tables.modes import encode_categories, encode_numbers, fit_modes
 from faussaire.tables.reading import Frame, read_frame
+from faussaire.tables.scores import Plain
 from faussaire.tables.spec import Column, TableSpec
 from faussaire.tables.stream import ConditionStream
 
@@ -220,6 +221,49 @@ def encode_frame(
         notes=(f"Columns: {learnt}.", *(note for each in found for note in each.notes)),
         warnings=tuple(warning for each in found for warning in each.warnings),
     )
+
+
+def encode_as(spec: TableSpec, frame: Frame) -> tuple[Plain, str]:
+    """A table's rows in the terms of a spec that was made of another, or of it, and a key of them.
+
+    Raises:
+        UserError: a column is missing, or a cell is nothing that the spec knows, with the place.
+    """
+    numbers, codes = [], []
+    for column in (*spec.numeric, *spec.discrete):
+        if column.name not in frame.names:
+            raise UserError(
+                f"'{frame.path}' has no column '{column.name}'.{nearest(column.name, frame.names)}",
+                "Give a table with the columns that were trained on.",
+            )
+        index = frame.names.index(column.name)
+        cells = frame.columns[index]
+        if column.numeric:
+            values = np.full(len(cells.values), np.nan)
+            for code, text in enumerate(cells.values):
+                try:
+                    values[code] = column.read(text)
+                except ValueError as error:
+                    raise UserError(
+                        f"'{frame.path}', {frame.where(index, code)}: '{text}' is no {column.kind}.",
+                        "Mend or empty that cell.",
+                    ) from error
+            numbers.append(values[cells.codes])
+            continue
+        known = {*column.values, *column.rare}
+        if not column.rare and (new := [v for v in cells.values if v not in known]):
+            raise UserError(
+                f"'{frame.path}', {frame.where(index, cells.values.index(new[0]))}: '{new[0]}' was not "
+                "among the values that were trained on.",
+                "Leave such rows out.",
+            )
+        codes.append(encode_categories(column, cells.values, cells.codes).astype(int))
+    rows = len(frame)
+    plain = Plain(
+        np.stack(numbers, axis=1) if numbers else np.zeros((rows, 0)),
+        np.stack(codes, axis=1) if codes else np.zeros((rows, 0), int),
+    )
+    return plain, _key(frame, spec)
 
 
 def _whole_range(column: Column, found: Found) -> Column:

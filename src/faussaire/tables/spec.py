@@ -24,6 +24,11 @@ KINDS = ("integer", "real", "date", "category", "boolean", "constant", "id")
 NUMERIC = ("integer", "real", "date")
 DISCRETE = ("category", "boolean")
 
+MISSING = frozenset(
+    {"", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "nat", "missing", "<na>"}
+)
+"""What stands for a missing number or date, in small letters. Categories keep such words as values."""
+
 WITHIN = 4.0
 """Deviations of a mode that alpha reaches from its mean; the paper's (x - mean) / (4 deviations)."""
 EPOCH = datetime.datetime(1970, 1, 1)
@@ -123,6 +128,18 @@ class Column:
         if marked:
             x[point] = np.array(self.points)[places[point] - gaussian]
         return x
+
+    def read(self, text: str) -> float:
+        """A cell as a number; NaN where missing.
+
+        Raises:
+            ValueError: it is neither.
+        """
+        if text.lower() in MISSING:
+            return float("nan")
+        if self.kind == "date":
+            return (datetime.datetime.strptime(text, self.form) - EPOCH).total_seconds()
+        return float(text.replace(",", ".") if self.comma else text)
 
     def written(self, numbers: np.ndarray) -> list[str]:
         """Numbers as the column writes them."""

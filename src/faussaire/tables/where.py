@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from faussaire.core.errors import UserError, nearest
-from faussaire.tables.inference import MISSING
-from faussaire.tables.spec import Column, TableSpec
+from faussaire.tables.spec import EPOCH, MISSING, Column, TableSpec
 
 _OPERATORS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     ">=": np.greater_equal,
@@ -115,10 +115,6 @@ def _number(column: Column, sign: str, value: str, part: str) -> Clause:
     Raises:
         UserError: the value is none.
     """
-    import datetime
-
-    from faussaire.tables.spec import EPOCH
-
     if value.lower() in MISSING and sign in ("=", "!="):
         if column.missing is None:
             raise UserError(

@@ -11,9 +11,8 @@ from typing import Any
 
 from faussaire.core.errors import UserError
 from faussaire.core.files import replace_file
-from faussaire.tables.inference import MISSING
 from faussaire.tables.reading import arrow
-from faussaire.tables.spec import Column, TableSpec
+from faussaire.tables.spec import MISSING, Column, TableSpec
 
 
 def write_table(spec: TableSpec, columns: Sequence[Sequence[str]], path: Path) -> None:
