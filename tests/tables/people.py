@@ -24,7 +24,18 @@ def rows(count: int, seed: int = 0) -> list[tuple[str, ...]]:
         town = f"town {int(rng.zipf(1.6)) % 40}"
         rooms = str(int(rng.integers(1, 6)))
         found.append(
-            (f"P{number:05d}x", str(age), str(income), height, str(day), member, town, job, "FR", rooms)
+            (
+                f"P{number:05d}x",
+                str(age),
+                str(income),
+                height,
+                str(day),
+                member,
+                town,
+                job,
+                "FR",
+                rooms,
+            )
         )
     return found
 
