@@ -54,7 +54,9 @@ def test_samples_have_the_columns_types_and_ranges_of_the_table(model, material,
             numbers = [column.read(cell) for cell in cells]
             known = [number for number in numbers if number == number]
             assert column.low <= min(known) <= max(known) <= column.high
-    assert all("." in cell and len(cell.split(".")[1]) == 1 for cell in rows.column("height") if cell)
+    assert all(
+        "." in cell and len(cell.split(".")[1]) == 1 for cell in rows.column("height") if cell
+    )
     assert len({*rows.column("id")}) == 300
 
 

@@ -105,11 +105,11 @@ def test_mistakes_in_kinds_are_told_with_their_place(tmp_path):
     frame = frame_of(tmp_path, f"a\n{cells}\n")
     with pytest.raises(UserError, match="line 4, column 'a': 'x' is no number"):
         infer(frame, {"a": "real"}, 500)
-    with pytest.raises(UserError, match=r"no such column. Did you mean 'a'|no such column"):
+    with pytest.raises(UserError, match="no such column"):
         asked_kinds("aa=real", frame.names)
-    with pytest.raises(UserError, match="cannot be of the kind 'rael'. Did you mean 'real'"):
+    with pytest.raises(UserError, match=r"cannot be of the kind 'rael'\. Did you mean 'real'"):
         asked_kinds("a=rael", frame.names)
-    with pytest.raises(UserError, match="line 3, column 'a': '2.5' is no whole"):
+    with pytest.raises(UserError, match=r"line 3, column 'a': '2\.5' is no whole"):
         infer(frame_of(tmp_path, "a\n1\n2.5\n"), {"a": "integer"}, 500)
     endless = frame_of(tmp_path, "a\n" + "\n".join([*(str(i / 7) for i in range(30)), "inf"]))
     with pytest.raises(UserError, match="line 32, column 'a': 'inf'"):

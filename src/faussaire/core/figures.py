@@ -248,9 +248,9 @@ METRICS = {
             "tstr",
             "Learnt from synthetic rows, tested on real ones",
             "higher",
-            "How well a linear model that learnt from synthetic rows tells a column of real rows: F1, or R "
-            "squared of numbers. Beside it, the same learnt from real rows; and from synthetic ones whose "
-            "columns were shuffled by themselves, as given.",
+            "How well a linear model that learnt from synthetic rows tells a column of real ones: F1, "
+            "or R squared of numbers. Beside it, the same learnt from real rows; and as given, from "
+            "synthetic ones whose columns were shuffled by themselves.",
             "Esteban 2017, arXiv 1706.02633",
             modality="tables",
         ),
@@ -258,8 +258,8 @@ METRICS = {
             "augmented",
             "Learnt from real and synthetic rows",
             "higher",
-            "The same learnt from the training rows and synthetic ones together. Above the real value, "
-            "synthetic rows help, which they may where real ones are scarce.",
+            "The same learnt from the training rows and synthetic ones together. Above the real "
+            "value, synthetic rows help, which they may where real ones are scarce.",
             "Xu 2019, arXiv 1907.00503",
             modality="tables",
         ),
@@ -267,8 +267,8 @@ METRICS = {
             "shapes",
             "Shapes of columns",
             "lower",
-            "Mean distance between real and synthetic columns: Kolmogorov and Smirnov's for numbers, total "
-            "variation for categories. 0 is alike, 1 has nothing in common.",
+            "Mean distance between real and synthetic columns: Kolmogorov and Smirnov's for numbers, "
+            "total variation for categories. 0 is alike, 1 has nothing in common.",
             "SDMetrics' column shapes, the other way round",
             modality="tables",
         ),
@@ -285,8 +285,8 @@ METRICS = {
             "nearer",
             "Nearer to training rows",
             "real",
-            "Share of synthetic rows whose closest row was trained on rather than held out, of as many "
-            "rows of each. Above one half, rows are known by heart.",
+            "Share of synthetic rows whose closest row was trained on rather than held out, of as "
+            "many rows of each. Above one half, rows are known by heart.",
             "Zhao 2021, arXiv 2102.08369",
             modality="tables",
         ),
@@ -294,8 +294,8 @@ METRICS = {
             "copies",
             "Exact copies",
             "real",
-            "Share of synthetic rows that equal a training row. Rows of few columns are equal by chance: "
-            "beside it stands how many new real rows are.",
+            "Share of synthetic rows that equal a training row. Rows of few columns are equal by "
+            "chance: beside it stands how many new real rows are.",
             "Zhao 2021, arXiv 2102.08369",
             modality="tables",
         ),
