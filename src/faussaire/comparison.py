@@ -516,7 +516,7 @@ def _with_samples(
     import torch
 
     from faussaire.core.batch import RowDraws
-    from faussaire.model import load
+    from faussaire.model import load_pictures
     from faussaire.report.pictures import grid, to_uint8
 
     drawn: list[Side] = []
@@ -530,7 +530,7 @@ def _with_samples(
             drawn.append(side)
             continue
         try:
-            model = load(side.path, checkpoint=str(side.checkpoint), device=device)
+            model = load_pictures(side.path, checkpoint=str(side.checkpoint), device=device)
             pictures = to_uint8(model.sample(count, seed=seed) * 2.0 - 1.0)
         except UserError as error:  # one damaged run must not hide the others
             failures.append(error)

@@ -151,8 +151,7 @@ class Evaluator(Measurer):
     def names(self) -> Sequence[str]:
         return self._options.metrics or ()
 
-    @property
-    def count(self) -> int | None:
+    def count(self, name: str) -> int | None:
         if self._examination is not None:
             return len(self._examination.main.pairs)
         return self._options.count

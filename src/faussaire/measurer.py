@@ -53,10 +53,9 @@ class Measurer(ABC):
         """Name of the network that it looks through; empty where none is needed."""
         return ""
 
-    @property
     @abstractmethod
-    def count(self) -> int | None:
-        """How many examples figures are of."""
+    def count(self, name: str) -> int | None:
+        """How many examples the figure of this metric is of."""
 
     @abstractmethod
     def measure(
@@ -101,7 +100,7 @@ class Measurer(ABC):
 
     def _measured(self, examples: int) -> bool:
         """Whether these figures are known already, as in a run that is resumed at its end."""
-        return {(name, self.count) for name in self.names} <= {
+        return {(name, self.count(name)) for name in self.names} <= {
             (known.provenance.metric, known.provenance.count)
             for known in read_figures(self._run.path / "metrics.jsonl")
             if known.examples == examples

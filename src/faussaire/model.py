@@ -345,6 +345,24 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     return _ready(family, spec, int(record["examples"]), device)
 
 
+def load_pictures(
+    path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "auto"
+) -> Model:
+    """`load` of what makes pictures.
+
+    Raises:
+        UserError: as `load`; or it makes something else.
+    """
+    model = load(path, checkpoint=checkpoint, device=device)
+    if not isinstance(model, Model):
+        noun = load_modality(type(model.family)).noun
+        raise UserError(
+            f"'{path}' makes {noun}, and this is for pictures.",
+            "Use faussaire sample or faussaire evaluate.",
+        )
+    return model
+
+
 def _ready(family: Family[Any], spec: Any, examples: int, device: DeviceName) -> Any:
     """A family with its weights, where it is to run."""
     place = Device.choose(device, "auto")

@@ -23,6 +23,8 @@ from faussaire.core.state import State
 from faussaire.data.stream import Stream
 from faussaire.families import load_family
 from faussaire.metrics.maps import NETWORKS, FeatureMaps, Recipe
+from faussaire.music.spec import Score
+from faussaire.sound.spec import Sound
 from faussaire.tables.spec import Column, TableSpec
 from faussaire.tables.stream import ConditionStream
 from faussaire.texts.tokens import TextSpec
@@ -338,10 +340,82 @@ SEQGAN = {
     **{"critic_steps": 2, "rollouts": 2, "lr": 1e-3, "policy_lr": 1e-3, "discriminator_lr": 1e-3},
     **{"likelihood_share": 0.1, "critic_share": 0.1, "game": False},
 }
+RELGAN = {
+    **{"embedding": 8, "head_size": 4, "slots": 2, "representations": 3, "representation_size": 2},
+    **{"filters": 0.02, "dropout": 0.0, "critic_steps": 2, "beta": 4.0, "likelihood_share": 0.1},
+    **{"lr": 1e-3, "adversarial_lr": 1e-3, "discriminator_lr": 1e-3, "game": False},
+}
 TEXTS = [
     _text("lm", embedding=8, hidden=16, layers=2, dropout=0.0, game=False),
     _text("seqgan", **SEQGAN),
     _text("seqgan", **{**SEQGAN, "dropout": 0.25}, same_split=False),
+    _text("relgan", **RELGAN),
+    _text("relgan", **{**RELGAN, "dropout": 0.25}, same_split=False),
+]
+
+
+SCORE = Score(
+    tracks=("drums", "bass"),
+    programs=(-1, 33),
+    **{"bars": 2, "beats": 2, "beat_steps": 2, "pitches": 24, "lowest": 36},
+)
+
+
+def chords(score: Score = SCORE, count: int = 96) -> dict[str, np.ndarray]:
+    """Rolls in which each track holds one pitch of its own through a bar."""
+    rng = np.random.default_rng(0)
+    rolls = np.zeros((count, *score.shape), np.uint8)
+    places = np.indices((count, score.bars, len(score.tracks)))
+    pitches = rng.integers(score.pitches, size=places.shape[1:])
+    rolls[places[0], places[1], :, pitches, places[2]] = 1
+    return {"rolls": rolls}
+
+
+CLIP = Sound(rate=8000, length=4096, classes=("low", "high"))
+
+
+def tones(spec: Sound = CLIP, count: int = 96) -> dict[str, np.ndarray]:
+    """Sines of two pitches, int16, and which."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=count)
+    time = np.arange(spec.length) / spec.rate
+    phases = rng.uniform(0, 2 * np.pi, size=(count, 1))
+    frequencies = np.array([200.0, 800.0])[labels][:, None]
+    waves = np.sin(2 * np.pi * frequencies * time + phases)
+    return {"waves": (16000 * waves).astype(np.int16), "labels": labels}
+
+
+def _other(
+    name: str,
+    spec: Any,
+    table: dict[str, np.ndarray],
+    *,
+    scale: float = 1 / 40,
+    slow: bool = False,
+    **settings: Any,
+) -> Case:
+    """A family of music or sound."""
+    family = load_family(name)
+    words = [
+        f"{key}={value}" for key, value in settings.items() if key in ("binary", "conditional")
+    ]
+    return Case(
+        name="-".join([name, *words]),
+        make=lambda given=None: family(family.Config(**settings), spec),
+        stream=lambda rank, world: Stream([table], seed=3, rank=rank, world=world),
+        batch=4,
+        scale=scale,
+        slow=slow,
+    )
+
+
+PHRASES = {"shared": 8, "private": 4, "width": 8, "critic_steps": 2}
+WAVES = {"latent": 8, "width": 2, "critic_steps": 2}
+OTHERS = [
+    _other("musegan", SCORE, chords(), **PHRASES),
+    _other("musegan", SCORE, chords(), **{**PHRASES, "private": 0}, binary="stochastic", slow=True),
+    _other("wavegan", CLIP, tones(), **WAVES, lr=1e-3),
+    _other("wavegan", CLIP, tones(), **WAVES, lr=1e-3, conditional=True, post_filter=32, slow=True),
 ]
 MODES = {"means": (0.0, 5.0), "deviations": (1.0, 1.0), "weights": (0.5, 0.5)}
 ROWS = TableSpec(
@@ -400,6 +474,7 @@ CASES = [
     *FAMILIES,
     *TEXTS,
     *TABLES,
+    *OTHERS,
     *(
         Case(
             name=name,

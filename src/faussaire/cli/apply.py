@@ -115,11 +115,11 @@ def run(arguments: list[str]) -> int:
     from rich.progress import Progress, TaskID
 
     from faussaire import application
-    from faussaire.model import load
+    from faussaire.model import load_pictures
 
     jobs = application.gather(options.pictures, options.out, options.format)
     waiting = [job for job in jobs if not (options.skip and job.target.exists())]
-    model = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    model = load_pictures(options.run, checkpoint=options.checkpoint, device=options.device)
     # Once, for what cannot be would be said for every file, and paintings read for each.
     family = model.answers(
         inverse=options.inverse,

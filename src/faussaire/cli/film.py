@@ -64,11 +64,11 @@ def _walk(options: Options) -> Iterator[np.ndarray]:
     """Frames (H, W, C) of a closed walk; each cell of the grid has its own."""
     import torch
 
-    from faussaire.model import load
+    from faussaire.model import load_pictures
     from faussaire.report.film import walk
     from faussaire.report.pictures import grid, to_uint8
 
-    model = load(options.run)
+    model = load_pictures(options.run)
     cells = options.columns**2
     frames = max(2, round(options.seconds * options.fps))
     points = model.latents(cells * options.pictures, seed=options.seed).flatten(1).numpy()

@@ -56,10 +56,10 @@ def run(arguments: list[str]) -> int:
     if target is None and options.out is None:
         target = Path("samples.png")
 
-    from faussaire.model import load
+    from faussaire.model import load_pictures
     from faussaire.report.pictures import grid, save_each, save_png, to_uint8
 
-    model = load(options.run, checkpoint=options.checkpoint, device=options.device)
+    model = load_pictures(options.run, checkpoint=options.checkpoint, device=options.device)
     how = {"label": options.label, "truncation": options.truncation}
     if seeds is None:
         rows = model.sample(options.count, seed=options.seed, **how)

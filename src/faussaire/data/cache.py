@@ -76,7 +76,7 @@ def need_space(folder: Path, needed: int) -> None:
 def no_space(folder: Path, needed: int) -> UserError:
     """What to say when the disk is, or would be, full."""
     return UserError(
-        f"The packed pictures need {needed:,} bytes, and the disk of the cache folder '{folder}' "
+        f"The packed data need {needed:,} bytes, and the disk of the cache folder '{folder}' "
         f"has {free_bytes(folder):,} bytes free.",
         "Free some space, lower the resolution, or set FAUSSAIRE_CACHE to a larger disk.",
     )

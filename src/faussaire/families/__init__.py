@@ -28,22 +28,28 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "inpaint": ("inpaint", "Inpaint"),
     "lm": ("lm", "LM"),
     "pix2pix": ("pix2pix", "Pix2Pix"),
+    "relgan": ("relgan", "RelGAN"),
     "r3gan": ("r3gan", "R3GAN"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
+    "musegan": ("musegan", "MuseGAN"),
     "seqgan": ("seqgan", "SeqGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
     "tvae": ("tvae", "TVAE"),
+    "wavegan": ("wavegan", "WaveGAN"),
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
 _OTHERS: dict[str, str] = {
     "ctgan": "tables",
     "lm": "texts",
+    "musegan": "music",
+    "relgan": "texts",
     "seqgan": "texts",
     "tvae": "tables",
+    "wavegan": "sound",
 }
 
 

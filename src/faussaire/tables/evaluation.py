@@ -35,7 +35,7 @@ from faussaire.tables.reading import read_frame
 from faussaire.tables.scores import Learner, Plain, Score, Task, default_target, sklearn
 from faussaire.tables.spec import TableSpec
 
-NAMES = ("tstr", "augmented", "shapes", "pairs", "nearer", "copies")
+NAMES = ("tstr", "augmented", "shapes", "pairs", "nearer", "exact-copies")
 LEARNERS: tuple[Learner, ...] = ("linear", "trees")
 REAL, MADE = "real rows (TRTR)", "synthetic rows (TSTR)"
 BOTH, APART = "real and synthetic", "each column by itself"
@@ -310,7 +310,7 @@ def notes_of(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
             f"{bench.privacy.nearer:.0%} of the synthetic rows are nearer to rows that were trained on "
             "than to others: some are known by heart."
         )
-    if "copies" in names and bench.privacy.copies > 2 * bench.privacy.usual + 0.001:
+    if "exact-copies" in names and bench.privacy.copies > 2 * bench.privacy.usual + 0.001:
         found.append(
             f"{bench.privacy.copies:.1%} of the synthetic rows are exact copies of training rows; of "
             f"new real rows {bench.privacy.usual:.1%} are."

@@ -1,0 +1,1 @@
+"""Symbolic music: MIDI files and piano rolls in, phrases of several tracks out."""
