@@ -3,8 +3,8 @@
     python benchmarks/tables.py FAMILY --data DATA [--epochs 100] [--seed 0] [--set KEY=VALUE ...]
         [--at 30 60] [--trees] [--out FOLDER]
 
-DATA holds `tabular_adult/adult.csv` (Becker and Kohavi 1996, 32,561 rows). 8,000 rows are held out; which
-follows from `tables.material.split_rows`. A family trains on the other 24,561 and makes as many
+DATA holds `tabular_adult/adult.csv` (Becker and Kohavi 1996, 32,561 rows). 8,000 rows are held out;
+which follows from `tables.material.split_rows`. A family trains on the other 24,561 and makes as many
 rows; a logistic regression (one-hot categories, standardised numbers) learns from these and is tested on
 the held-out rows: accuracy, F1 of incomes above 50K, area under the ROC curve. Beside it stand the same
 learnt from the real rows (TRTR) and from each column drawn by itself. --trees adds gradient boosting,

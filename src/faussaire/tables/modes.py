@@ -6,8 +6,8 @@ encoded as alpha = (x - mean_k) / (4 deviation_k) and the one-hot vector of k.
 
 The mixture has stick-breaking weights (Blei and Jordan 2006, "Variational inference for Dirichlet
 process mixtures", section 3) and Gaussian-Wishart components (Bishop 2006, "Pattern Recognition and
-Machine Learning", section 10.2), in one dimension. It is fitted to different values and their counts, which for
-most columns are far fewer than rows: milliseconds in place of seconds.
+Machine Learning", section 10.2), in one dimension. It is fitted to different values and
+their counts, which for most columns are far fewer than rows: milliseconds in place of seconds.
 """
 
 from __future__ import annotations
