@@ -52,7 +52,7 @@ def test_recordings_become_clips(tmp_path):
     assert any("longer than a clip" in warning for warning in first.warnings)
     dense = read_sound(str(tmp_path / "a"), SoundData(length=4096, overlap=0.5))
     assert len(dense) == 1 + 4 + 2  # 3,000 samples; 9,000 at 0, 2,048, ...; 4,096 at 0 and 2,048
-    assert read_sound(str(tmp_path / "a"), SoundData()).spec.length == 16384
+    assert read_sound(str(tmp_path / "a"), SoundData()).spec.length == 8192
 
 
 def test_classes_of_folders_and_tables(tmp_path):

@@ -14,6 +14,8 @@ Where this leaves the paper:
 - Classes, which the paper has not: the one-hot class joins z, and chooses a bias in every layer of the
   critic.
 - Samples are made with averaged weights. The phase is drawn anew for each clip and layer.
+- Weights begin as He et al. (2015, arXiv 1502.01852) have it, where the authors' code has Glorot's rule:
+  with that, the critic's gradient began at a thirtieth of the length that the penalty asks for.
 - Convolutions at the wave itself, of one channel, are computed as ones of stride 1 on frames of four
   samples: the same numbers in half of the time.
 """
@@ -100,7 +102,7 @@ class Down(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outs, ins, 1, _KERNEL))
         self.bias = nn.Parameter(torch.zeros(outs))
-        nn.init.xavier_uniform_(self.weight)
+        nn.init.kaiming_normal_(self.weight, a=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 1:
@@ -119,7 +121,9 @@ class Up(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(ins, outs, 1, _KERNEL))
         self.bias = nn.Parameter(torch.zeros(outs))
-        nn.init.xavier_uniform_(self.weight)
+        # Of a stride of 4, each sample is a sum over a quarter of the taps. The wave begins quiet.
+        gain = 1.0 if outs > 1 else 0.1
+        nn.init.normal_(self.weight, std=gain * (2.0 * _STRIDE / (_KERNEL * ins)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.shape[1] > 1:
