@@ -10,7 +10,7 @@ from faussaire.core.batch import RowDraws
 from faussaire.nn import degrade, fused
 from faussaire.nn.fused import InstanceNormAct2d
 from faussaire.nn.patch import PatchDiscriminator, fitting_halvings
-from faussaire.nn.unet import UNet, fitting_unet
+from faussaire.nn.unet import NEARLY, UNet, fitting_unet
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
@@ -91,6 +91,19 @@ def test_a_unet_answers_in_the_same_size(size):
     # Dropout of one half keeps the mean: about half of the values pass, doubled.
     kept = torch.cat([(part >= 0.5).float().flatten() for part in noise])
     assert 0.2 < kept.mean() < 0.8
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 3), (1, 3), (4, 3)])
+def test_a_direct_unet_begins_as_a_copy(inputs: int, outputs: int):
+    net = UNet(inputs, outputs, 4, 3, direct=True).eval()
+    torch.nn.init.zeros_(net.paint.weight)  # pyright: ignore[reportArgumentType]
+    x = torch.rand(2, inputs, 20, 28) * 2.0 - 1.0
+    with torch.no_grad():
+        made = net(x)
+    wanted = x.expand(-1, outputs, -1, -1) if inputs == 1 else x[:, :outputs]
+    assert made.shape == (2, outputs, 20, 28)
+    # Its ends are not reached at first: there tanh would pass no gradient.
+    torch.testing.assert_close(made, wanted.clamp(-NEARLY, NEARLY), atol=1e-5, rtol=0)
 
 
 def test_the_papers_unet():

@@ -57,6 +57,9 @@ class Pix2PixConfig(GameConfig):
         halvings: of the U-Net; None: as many as the smaller side allows, up to 8.
         make: with one source alone, what is made of each picture to be its input: its `edges`, its
             `grey` version, a `mask`ed one with holes, or a `small` one, a quarter a side, enlarged.
+        direct: the generator adds its input to what it paints, so that it begins as a copy: for inputs
+            that have the colours of what they should become, such as segments in their mean colours.
+            Not in the paper.
         patch_halvings: of the discriminator: 3 judges patches of 70x70 pixels, 2 of 34, 1 of 16.
     """
 
@@ -66,6 +69,7 @@ class Pix2PixConfig(GameConfig):
     width: int = 64
     halvings: int | None = None
     make: Literal["none", "edges", "grey", "mask", "small"] = "none"
+    direct: bool = False
     patch_halvings: int = 3
 
     def __post_init__(self) -> None:
@@ -105,6 +109,7 @@ class Pix2Pix(Translator[Pix2PixConfig]):
                 spec.channels,
                 config.width,
                 config.halvings or fitting_unet(*size),
+                direct=config.direct,
             ),
             "discriminator": PatchDiscriminator(
                 spec.channels,

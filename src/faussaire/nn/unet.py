@@ -16,6 +16,10 @@ from faussaire.nn.patch import initialise
 from faussaire.nn.sizes import cut, mirrored, multiple_of
 
 
+NEARLY = 0.97
+"""How near to black and white a copied input comes by itself."""
+
+
 class UNet(nn.Module):
     """Pictures (N, C, H, W) of any size, and noise or none, to pictures (N, K, H, W) in [-1, 1].
 
@@ -28,14 +32,20 @@ class UNet(nn.Module):
         inputs, outputs: channels C and K.
         width: channels of the first layer; they double with each halving, up to eight times.
         halvings: layers on the way down.
+        direct: add the input itself to what the last layer says, before its tanh, so that the network
+            begins as a copy and learns what to change: atanh of the input, which is given as many
+            channels as the output has (grey is repeated, what is beyond is left out). The paper's
+            network, without it, first has to learn to copy sharply through layers of half the size.
     """
 
     DROPPED = 3
     """Layers on the way up, from the innermost, that half of the values are dropped after."""
 
-    def __init__(self, inputs: int, outputs: int, width: int, halvings: int) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, width: int, halvings: int, *, direct: bool = False
+    ) -> None:
         super().__init__()
-        self.halvings = halvings
+        self.halvings, self.direct, self.outputs = halvings, direct, outputs
         widths = [min(2**step, 8) * width for step in range(halvings)]
         self.look = nn.Conv2d(inputs, widths[0], 4, stride=2, padding=1)
         self.down = nn.ModuleList()
@@ -65,6 +75,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, noise: list[Tensor] | None = None) -> Tensor:
         size = (x.shape[2], x.shape[3])
+        given = x
         x = self.look(mirrored(x, multiple_of(*size, 2**self.halvings)))
         seen = [x]
         for block in self.down:
@@ -75,7 +86,14 @@ class UNet(nn.Module):
             if noise is not None and index < len(noise):
                 x = x * (2.0 * (noise[index] >= 0.5)).to(x.dtype)  # dropout of one half
             x = torch.cat([x, seen.pop()], dim=1)
-        return cut(torch.tanh(self.paint(F.relu(x))), size)
+        painted = cut(self.paint(F.relu(x)), size)
+        return torch.tanh(painted + self._copied(given) if self.direct else painted)
+
+    def _copied(self, x: Tensor) -> Tensor:
+        """What tanh makes the input of, short of its ends, where tanh would pass no gradient."""
+        if x.shape[1] == 1:
+            x = x.expand(-1, self.outputs, -1, -1)
+        return torch.atanh(x[:, : self.outputs].clamp(-NEARLY, NEARLY))
 
 
 def fitting_unet(height: int, width: int) -> int:
