@@ -259,6 +259,15 @@ class WaveGAN(WassersteinGAN[WaveGANConfig]):
             shifts = draws.integers(2 * most + 1, layers(self.spec.length)[0] - 1) - most
         return self.nets["critic"](x, condition, shifts)
 
+    def glimpse(self, x: Tensor) -> Tensor:
+        """Spectrograms of some 32 bands, their loudness on a logarithmic scale: waves of equal sound may
+        differ in every sample."""
+        hop = max(128, self.spec.length // 64)
+        window = torch.hann_window(256, device=x.device)
+        spectrum = torch.stft(x, 256, hop, window=window, center=False, return_complex=True).abs()
+        bands = F.avg_pool1d(spectrum[:, :128].transpose(1, 2), 4)
+        return torch.log10(bands + 1e-3).flatten(1)
+
     def latents(self, draws: Draws) -> Tensor:
         return 2.0 * draws.uniform(self.config.latent) - 1.0
 
