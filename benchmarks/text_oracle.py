@@ -25,6 +25,7 @@ import argparse
 import copy
 import dataclasses
 import os
+import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -65,9 +66,10 @@ class Bench:
         self.train = Corpus.of_tokens(wrote[:count], spec)
         self.held, self.test = wrote[count : count + 1000], wrote[count + 1000 :]
         random = np.random.default_rng(0).integers(spec.size, size=(1000, spec.length))
+        print(" ".join(sys.argv))
         print(f"oracle {arguments.oracle}: {spec.size} tokens, sentences of {spec.length}")
         print(f"NLL_oracle of itself {self.oracle.nll(self.test).mean():.3f}", end=", ")
-        print(f"of uniform noise {self.oracle.nll(random).mean():.3f}")
+        print(f"of uniform noise {self.oracle.nll(random).mean():.3f}", flush=True)
         family = load_family(arguments.family)
         given = dict(each.split("=", 1) for each in arguments.set)
         config = resolve(arguments.family, "oracle", family.Config, given).model
@@ -128,6 +130,8 @@ class Bench:
         going = arguments.epochs > 0
         while going:
             going = self.play("likelihood", half)
+            if not going and step:
+                break  # a few batches more than the last half epoch
             step += 1
             loss = nll_gen(state.family, self.held)
             if loss < best:
@@ -149,7 +153,7 @@ class Bench:
             torch.save(net.state_dict(), arguments.keep)
         going = arguments.critic > 0 and hasattr(state.family.config, "critic_share")
         while going:
-            going = self.play("critic", 250)
+            going = self.play("critic", 200)
             signs = self.playing.means.take(World())["signs"]
             print("critic:", {name: round(value, 3) for name, value in signs.items()}, flush=True)
         for done in range(arguments.every, arguments.rounds + 1, arguments.every):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shlex
 import subprocess
@@ -32,6 +33,9 @@ def hurry(text: str) -> str:
     text = re.sub(r"(train pix2pix .*?--width 8)", r"\1 --examples 60", text)
     text = re.sub(r"(train lm \S+)", r"\1 --size tiny --examples 320", text)
     text = re.sub(r"(evaluate runs/dcgan\S+)", r"\1 --extractor pixels --count 60", text)
+    text = re.sub(r"(train tvae \S+)", r"\1 --examples 2000", text)
+    text = re.sub(r"--count 1000 (--where)", r"--count 20 \1", text)
+    text = re.sub(r"(evaluate runs/people)", r"\1 --count 200", text)
     text = re.sub(r"(evaluate runs/written)", r"\1 --count 60 --metrics nll,bleu", text)
     text = text.replace(
         "--evaluate-every 50k", "--examples 320 --evaluate-every 160 --extractor pixels"
@@ -45,6 +49,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_pictures(folder / "photos")
     lines = (f"a {cat} {does} you." for cat in ("cat", "dog", "bird") for does in ("sees", "likes"))
     (folder / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    rng = random.Random(0)
+    rows = [f"{rng.randint(18, 80)},{rng.choice('mf')},{rng.random():.3f}" for _ in range(1200)]
+    (folder / "people.csv").write_text("age,sex,share\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return folder
 
 

@@ -183,6 +183,7 @@ _REGISTRY = {
     "pictures": ("faussaire.pictures", "Pictures"),
     "music": ("faussaire.music.modality", "Music"),
     "sound": ("faussaire.sound.modality", "Sounds"),
+    "tables": ("faussaire.tables.modality", "Tables"),
     "texts": ("faussaire.texts.modality", "Texts"),
 }
 

@@ -114,7 +114,7 @@ def test_nll_is_of_tokens_up_to_the_end_and_of_the_temperature():
     wanted = 0.0
     for row, length in zip(rows, (2, 4), strict=True):
         tokens = torch.tensor(row[None])
-        wanted += float(one.surprise(tokens)[0, :length].sum())
+        wanted += float(one.surprise(tokens)[0, :length].detach().sum())
     assert judge.nll_gen(one, rows) == pytest.approx(wanted / 6, rel=1e-5)
     # An even distribution, at an endless temperature.
     assert judge.nll_gen(one, rows, temperature=1e6) == pytest.approx(math.log(8), rel=1e-4)

@@ -49,339 +49,393 @@ class Metric:
     modality: str = "pictures"
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "fid",
-            "Fréchet distance",
-            "lower",
-            "Distance between the clouds of real and generated features, each taken as a Gaussian: "
-            "quality and variety in one number. Few samples make it look worse than it is.",
-            "Heusel 2017, arXiv 1706.08500",
-        ),
-        Metric(
-            "kid",
-            "Kernel distance",
-            "lower",
-            "The same idea without the Gaussian, and unbiased: the figure for few pictures. "
-            "Near zero, or below by chance, means indistinguishable.",
-            "Bińkowski 2018, arXiv 1801.01401",
-        ),
-        Metric(
-            "cmmd",
-            "Gaussian kernel distance",
-            "lower",
-            "Maximum mean discrepancy with a Gaussian kernel on normalised features, times 1,000.",
-            "Jayasumana 2024, arXiv 2401.09603",
-        ),
-        Metric(
-            "is",
-            "Inception score",
-            "higher",
-            "Whether a classifier is sure of each sample, and finds many classes among them. It "
-            "never looks at your pictures, and means little for what is not in ImageNet.",
-            "Salimans 2016, arXiv 1606.03498",
-        ),
-        Metric(
-            "precision",
-            "Precision",
-            "higher",
-            "Share of samples that lie where real pictures lie: quality.",
-            "Kynkäänniemi 2019, arXiv 1904.06991",
-        ),
-        Metric(
-            "recall",
-            "Recall",
-            "higher",
-            "Share of real pictures that lie where samples lie: variety. Dropped modes lower it.",
-            "Kynkäänniemi 2019, arXiv 1904.06991",
-        ),
-        Metric(
-            "density",
-            "Density",
-            "higher",
-            "Precision that counts how many real pictures surround a sample, so that outliers among "
-            "the real ones do not flatter; it may exceed 1.",
-            "Naeem 2020, arXiv 2002.09797",
-        ),
-        Metric(
-            "coverage",
-            "Coverage",
-            "higher",
-            "Share of real pictures with a sample nearby: variety.",
-            "Naeem 2020, arXiv 2002.09797",
-        ),
-        Metric(
-            "authenticity",
-            "Authenticity",
-            "real",
-            "Share of samples that are no closer to a training picture than that picture's own "
-            "nearest neighbour: well below the real value means copies of the training data.",
-            "Alaa 2022, arXiv 2102.08921",
-        ),
-        Metric(
-            "swd",
-            "Sliced Wasserstein distance",
-            "lower",
-            "Distance between small patches at each scale, from coarse shapes to fine texture, "
-            "times 1,000. It needs no network.",
-            "Karras 2018, arXiv 1710.10196",
-        ),
-        Metric(
-            "ms-ssim",
-            "MS-SSIM of pairs",
-            "real",
-            "How alike two samples are on average: well above the real value means little variety.",
-            "Odena 2017, arXiv 1610.09585",
-        ),
-        Metric(
-            "ppl",
-            "Perceptual path length",
-            "lower",
-            "How abruptly pictures change on a walk through the latent space.",
-            "Karras 2019, arXiv 1812.04948",
-        ),
-        Metric(
-            "class-fid",
-            "Fréchet distance by class",
-            "lower",
-            "The mean over classes of the Fréchet distance between samples and pictures of a class.",
-            "Miyato 2018, arXiv 1802.05637",
-        ),
-        Metric(
-            "cas",
-            "Classification accuracy score",
-            "higher",
-            "Accuracy on real pictures of a classifier that was trained on samples alone.",
-            "Ravuri 2019, arXiv 1905.10887",
-        ),
-        Metric(
-            "l1",
-            "Absolute difference",
-            "lower",
-            "Mean difference from the true picture, as a share of the whole range. Of two answers that "
-            "are both likely it prefers the blurred one between them.",
-            "Isola 2017, arXiv 1611.07004",
-            pairs=True,
-        ),
-        Metric(
-            "psnr",
-            "PSNR",
-            "higher",
-            "Squared difference from the true picture, in decibels: 3 more are half of the error. It "
-            "prefers blurred answers, too. Equal pictures get 100.",
-            "Ledig 2017, arXiv 1609.04802",
-            pairs=True,
-        ),
-        Metric(
-            "psnr_luma",
-            "PSNR of luma",
-            "higher",
-            "PSNR of Y as papers on super-resolution have it: of whole levels, without a border as "
-            "wide as the scale.",
-            "Ledig 2017, arXiv 1609.04802",
-            pairs=True,
-        ),
-        Metric(
-            "ssim_luma",
-            "SSIM of luma",
-            "higher",
-            "Likeness of small windows in brightness, contrast and structure, measured on Y; 1 for "
-            "equal pictures.",
-            "Wang 2004, doi 10.1109/TIP.2003.819861",
-            pairs=True,
-        ),
-        Metric(
-            "perceptual",
-            "Perceptual distance",
-            "lower",
-            "How different a picture looks from the true one to a network that knows pictures: sharp "
-            "answers that miss by a pixel are forgiven, blurred ones are not.",
-            "Zhang 2018, arXiv 1801.03924",
-            pairs=True,
-        ),
-        Metric(
-            "l1_hole",
-            "Absolute difference in the hole",
-            "lower",
-            "The difference from the true picture where something was missing, and nowhere else.",
-            "Pathak 2016, arXiv 1604.07379",
-            pairs=True,
-        ),
-        Metric(
-            "psnr_hole",
-            "PSNR in the hole",
-            "higher",
-            "PSNR where something was missing, and nowhere else.",
-            "Pathak 2016, arXiv 1604.07379",
-            pairs=True,
-        ),
-        Metric(
-            "colourfulness",
-            "Colourfulness",
-            "real",
-            "How colourful pictures are: 0 for grey ones, about 40 for photographs. Well below the real "
-            "value means brown, which is what differences alone ask for.",
-            "Hasler 2003, doi 10.1117/12.477378",
-            pairs=True,
-        ),
-        Metric(
-            "consistency",
-            "Consistency",
-            "higher",
-            "PSNR between the input and what was made of it, made small again. Low means that more was "
-            "changed than detail.",
-            "Lugmayr 2021, doi 10.1109/CVPRW53098.2021.00072",
-            pairs=True,
-        ),
-        Metric(
-            "cycle_l1",
-            "There and back",
-            "lower",
-            "Mean difference between a picture and what became of it there and back. It tells that "
-            "nothing is lost on the way, not that the way leads anywhere: doing nothing gets 0.",
-            "Zhu 2017, arXiv 1703.10593",
-            pairs=True,
-        ),
-        Metric(
-            "nll",
-            "Surprise",
-            "lower",
-            "How surprised the model is by real sentences that it has not seen, in nats a token. "
-            "Dropped kinds of sentences raise it. Only models of the same vocabulary compare.",
-            "Zhu 2018, arXiv 1802.01886",
-            modality="texts",
-        ),
-        Metric(
-            "bleu",
-            "BLEU by sentence",
-            "higher",
-            "Share of the runs of one to four tokens that occur in some real sentence: quality. A "
-            "model that writes one good sentence for ever has a fine one, so read it beside Self-BLEU.",
-            "Papineni 2002, doi 10.3115/1073083.1073135",
-            modality="texts",
-        ),
-        Metric(
-            "sacrebleu",
-            "BLEU of the corpus",
-            "higher",
-            "BLEU as everybody has it, 0 to 100, with the signature of how it was counted.",
-            "Post 2018, arXiv 1804.08771",
-            modality="texts",
-        ),
-        Metric(
-            "self-bleu",
-            "Self-BLEU",
-            "real",
-            "BLEU of each sentence beside all the others that were written: well above the real value "
-            "means little variety.",
-            "Zhu 2018, arXiv 1802.01886",
-            modality="texts",
-        ),
-        Metric(
-            "copies",
-            "Copies",
-            "real",
-            "Share of sentences that are in the training data word for word. Short common sentences are "
-            "everywhere; well above the real value means learning by heart.",
-            "Caccia 2018, arXiv 1811.02549",
-            modality="texts",
-        ),
-        Metric(
-            "music-gap",
-            "Gap to the music",
-            "lower",
-            "How far the figures of phrases lie from the data's, as a share of how far noise of equal "
-            "density lies: 0 is as the data, 1 as noise.",
-            "the mean of the figures below",
-            modality="music",
-        ),
-        Metric(
-            "empty-bars",
-            "Empty bars",
-            "real",
-            "The share of bars in which a track is silent.",
-            "Dong 2018, arXiv 1709.06298",
-            modality="music",
-        ),
-        Metric(
-            "pitch-classes",
-            "Used pitch classes",
-            "real",
-            "How many of the twelve pitch classes a track uses in a bar; noise uses most of them.",
-            "Dong 2018, arXiv 1709.06298",
-            modality="music",
-        ),
-        Metric(
-            "qualified-notes",
-            "Qualified notes",
-            "real",
-            "The share of notes that last two steps or more; few are fragments.",
-            "Dong 2018, arXiv 1709.06298",
-            modality="music",
-        ),
-        Metric(
-            "polyphony",
-            "Polyphony",
-            "real",
-            "How many notes a track plays at once, where it plays.",
-            "Dong 2018, arXiv 1709.06298",
-            modality="music",
-        ),
-        Metric(
-            "drum-pattern",
-            "Drum pattern",
-            "real",
-            "The share of drum beats on eighths or sixteenths.",
-            "Dong 2018, arXiv 1709.06298",
-            modality="music",
-        ),
-        Metric(
-            "tonal-distance",
-            "Tonal distance",
-            "real",
-            "How far two tracks are apart in harmony, beat by beat. Voices that do not listen to each "
-            "other are further apart than those of music.",
-            "Harte 2006, doi 10.1145/1178723.1178727",
-            modality="music",
-        ),
-        Metric(
-            "log-mel",
-            "Log-mel distance",
-            "lower",
-            "How far loudness and its changes in each band of the ear lie from the recordings', in dB.",
-            "mean and deviation by band",
-            modality="sound",
-        ),
-        Metric(
-            "mel-nearest",
-            "Nearest recording",
-            "real",
-            "How far a clip is from the recording most like it, in dB. Well below the real value means "
-            "that recordings were learnt by heart.",
-            "log-mel spectrograms",
-            modality="sound",
-        ),
-        Metric(
-            "class-score",
-            "Classifier score",
-            "higher",
-            "The Inception Score by a classifier that was taught the recordings' own classes: clear "
-            "and varied clips get up to as many as there are classes.",
-            "Donahue 2019, arXiv 1802.04208",
-            modality="sound",
-        ),
-        Metric(
-            "class-kept",
-            "Classes kept",
-            "higher",
-            "The share of clips that this classifier tells to be of the class that was asked for.",
-            "Donahue 2019, arXiv 1802.04208",
-            modality="sound",
-        ),
-    )
-}
+_ALL = (
+    Metric(
+        "fid",
+        "Fréchet distance",
+        "lower",
+        "Distance between the clouds of real and generated features, each taken as a Gaussian: "
+        "quality and variety in one number. Few samples make it look worse than it is.",
+        "Heusel 2017, arXiv 1706.08500",
+    ),
+    Metric(
+        "kid",
+        "Kernel distance",
+        "lower",
+        "The same idea without the Gaussian, and unbiased: the figure for few pictures. "
+        "Near zero, or below by chance, means indistinguishable.",
+        "Bińkowski 2018, arXiv 1801.01401",
+    ),
+    Metric(
+        "cmmd",
+        "Gaussian kernel distance",
+        "lower",
+        "Maximum mean discrepancy with a Gaussian kernel on normalised features, times 1,000.",
+        "Jayasumana 2024, arXiv 2401.09603",
+    ),
+    Metric(
+        "is",
+        "Inception score",
+        "higher",
+        "Whether a classifier is sure of each sample, and finds many classes among them. It "
+        "never looks at your pictures, and means little for what is not in ImageNet.",
+        "Salimans 2016, arXiv 1606.03498",
+    ),
+    Metric(
+        "precision",
+        "Precision",
+        "higher",
+        "Share of samples that lie where real pictures lie: quality.",
+        "Kynkäänniemi 2019, arXiv 1904.06991",
+    ),
+    Metric(
+        "recall",
+        "Recall",
+        "higher",
+        "Share of real pictures that lie where samples lie: variety. Dropped modes lower it.",
+        "Kynkäänniemi 2019, arXiv 1904.06991",
+    ),
+    Metric(
+        "density",
+        "Density",
+        "higher",
+        "Precision that counts how many real pictures surround a sample, so that outliers among "
+        "the real ones do not flatter; it may exceed 1.",
+        "Naeem 2020, arXiv 2002.09797",
+    ),
+    Metric(
+        "coverage",
+        "Coverage",
+        "higher",
+        "Share of real pictures with a sample nearby: variety.",
+        "Naeem 2020, arXiv 2002.09797",
+    ),
+    Metric(
+        "authenticity",
+        "Authenticity",
+        "real",
+        "Share of samples that are no closer to a training picture than that picture's own "
+        "nearest neighbour: well below the real value means copies of the training data.",
+        "Alaa 2022, arXiv 2102.08921",
+    ),
+    Metric(
+        "swd",
+        "Sliced Wasserstein distance",
+        "lower",
+        "Distance between small patches at each scale, from coarse shapes to fine texture, "
+        "times 1,000. It needs no network.",
+        "Karras 2018, arXiv 1710.10196",
+    ),
+    Metric(
+        "ms-ssim",
+        "MS-SSIM of pairs",
+        "real",
+        "How alike two samples are on average: well above the real value means little variety.",
+        "Odena 2017, arXiv 1610.09585",
+    ),
+    Metric(
+        "ppl",
+        "Perceptual path length",
+        "lower",
+        "How abruptly pictures change on a walk through the latent space.",
+        "Karras 2019, arXiv 1812.04948",
+    ),
+    Metric(
+        "class-fid",
+        "Fréchet distance by class",
+        "lower",
+        "The mean over classes of the Fréchet distance between samples and pictures of a class.",
+        "Miyato 2018, arXiv 1802.05637",
+    ),
+    Metric(
+        "cas",
+        "Classification accuracy score",
+        "higher",
+        "Accuracy on real pictures of a classifier that was trained on samples alone.",
+        "Ravuri 2019, arXiv 1905.10887",
+    ),
+    Metric(
+        "l1",
+        "Absolute difference",
+        "lower",
+        "Mean difference from the true picture, as a share of the whole range. Of two answers that "
+        "are both likely it prefers the blurred one between them.",
+        "Isola 2017, arXiv 1611.07004",
+        pairs=True,
+    ),
+    Metric(
+        "psnr",
+        "PSNR",
+        "higher",
+        "Squared difference from the true picture, in decibels: 3 more are half of the error. It "
+        "prefers blurred answers, too. Equal pictures get 100.",
+        "Ledig 2017, arXiv 1609.04802",
+        pairs=True,
+    ),
+    Metric(
+        "psnr_luma",
+        "PSNR of luma",
+        "higher",
+        "PSNR of Y as papers on super-resolution have it: of whole levels, without a border as "
+        "wide as the scale.",
+        "Ledig 2017, arXiv 1609.04802",
+        pairs=True,
+    ),
+    Metric(
+        "ssim_luma",
+        "SSIM of luma",
+        "higher",
+        "Likeness of small windows in brightness, contrast and structure, measured on Y; 1 for "
+        "equal pictures.",
+        "Wang 2004, doi 10.1109/TIP.2003.819861",
+        pairs=True,
+    ),
+    Metric(
+        "perceptual",
+        "Perceptual distance",
+        "lower",
+        "How different a picture looks from the true one to a network that knows pictures: sharp "
+        "answers that miss by a pixel are forgiven, blurred ones are not.",
+        "Zhang 2018, arXiv 1801.03924",
+        pairs=True,
+    ),
+    Metric(
+        "l1_hole",
+        "Absolute difference in the hole",
+        "lower",
+        "The difference from the true picture where something was missing, and nowhere else.",
+        "Pathak 2016, arXiv 1604.07379",
+        pairs=True,
+    ),
+    Metric(
+        "psnr_hole",
+        "PSNR in the hole",
+        "higher",
+        "PSNR where something was missing, and nowhere else.",
+        "Pathak 2016, arXiv 1604.07379",
+        pairs=True,
+    ),
+    Metric(
+        "colourfulness",
+        "Colourfulness",
+        "real",
+        "How colourful pictures are: 0 for grey ones, about 40 for photographs. Well below the real "
+        "value means brown, which is what differences alone ask for.",
+        "Hasler 2003, doi 10.1117/12.477378",
+        pairs=True,
+    ),
+    Metric(
+        "consistency",
+        "Consistency",
+        "higher",
+        "PSNR between the input and what was made of it, made small again. Low means that more was "
+        "changed than detail.",
+        "Lugmayr 2021, doi 10.1109/CVPRW53098.2021.00072",
+        pairs=True,
+    ),
+    Metric(
+        "cycle_l1",
+        "There and back",
+        "lower",
+        "Mean difference between a picture and what became of it there and back. It tells that "
+        "nothing is lost on the way, not that the way leads anywhere: doing nothing gets 0.",
+        "Zhu 2017, arXiv 1703.10593",
+        pairs=True,
+    ),
+    Metric(
+        "nll",
+        "Surprise",
+        "lower",
+        "How surprised the model is by real sentences that it has not seen, in nats a token. "
+        "Dropped kinds of sentences raise it. Only models of the same vocabulary compare.",
+        "Zhu 2018, arXiv 1802.01886",
+        modality="texts",
+    ),
+    Metric(
+        "bleu",
+        "BLEU by sentence",
+        "higher",
+        "Share of the runs of one to four tokens that occur in some real sentence: quality. A "
+        "model that writes one good sentence for ever has a fine one, so read it beside Self-BLEU.",
+        "Papineni 2002, doi 10.3115/1073083.1073135",
+        modality="texts",
+    ),
+    Metric(
+        "sacrebleu",
+        "BLEU of the corpus",
+        "higher",
+        "BLEU as everybody has it, 0 to 100, with the signature of how it was counted.",
+        "Post 2018, arXiv 1804.08771",
+        modality="texts",
+    ),
+    Metric(
+        "self-bleu",
+        "Self-BLEU",
+        "real",
+        "BLEU of each sentence beside all the others that were written: well above the real value "
+        "means little variety.",
+        "Zhu 2018, arXiv 1802.01886",
+        modality="texts",
+    ),
+    Metric(
+        "copies",
+        "Copies",
+        "real",
+        "Share of sentences that are in the training data word for word. Short common sentences are "
+        "everywhere; well above the real value means learning by heart.",
+        "Caccia 2018, arXiv 1811.02549",
+        modality="texts",
+    ),
+    Metric(
+        "music-gap",
+        "Gap to the music",
+        "lower",
+        "How far the figures of phrases lie from the data's, as a share of how far noise of equal "
+        "density lies: 0 is as the data, 1 as noise.",
+        "the mean of the figures below",
+        modality="music",
+    ),
+    Metric(
+        "empty-bars",
+        "Empty bars",
+        "real",
+        "The share of bars in which a track is silent.",
+        "Dong 2018, arXiv 1709.06298",
+        modality="music",
+    ),
+    Metric(
+        "pitch-classes",
+        "Used pitch classes",
+        "real",
+        "How many of the twelve pitch classes a track uses in a bar; noise uses most of them.",
+        "Dong 2018, arXiv 1709.06298",
+        modality="music",
+    ),
+    Metric(
+        "qualified-notes",
+        "Qualified notes",
+        "real",
+        "The share of notes that last two steps or more; few are fragments.",
+        "Dong 2018, arXiv 1709.06298",
+        modality="music",
+    ),
+    Metric(
+        "polyphony",
+        "Polyphony",
+        "real",
+        "How many notes a track plays at once, where it plays.",
+        "Dong 2018, arXiv 1709.06298",
+        modality="music",
+    ),
+    Metric(
+        "drum-pattern",
+        "Drum pattern",
+        "real",
+        "The share of drum beats on eighths or sixteenths.",
+        "Dong 2018, arXiv 1709.06298",
+        modality="music",
+    ),
+    Metric(
+        "tonal-distance",
+        "Tonal distance",
+        "real",
+        "How far two tracks are apart in harmony, beat by beat. Voices that do not listen to each "
+        "other are further apart than those of music.",
+        "Harte 2006, doi 10.1145/1178723.1178727",
+        modality="music",
+    ),
+    Metric(
+        "log-mel",
+        "Log-mel distance",
+        "lower",
+        "How far loudness and its changes in each band of the ear lie from the recordings', in dB.",
+        "mean and deviation by band",
+        modality="sound",
+    ),
+    Metric(
+        "mel-nearest",
+        "Nearest recording",
+        "real",
+        "How far a clip is from the recording most like it, in dB. Well below the real value means "
+        "that recordings were learnt by heart.",
+        "log-mel spectrograms",
+        modality="sound",
+    ),
+    Metric(
+        "class-score",
+        "Classifier score",
+        "higher",
+        "The Inception Score by a classifier that was taught the recordings' own classes: clear "
+        "and varied clips get up to as many as there are classes.",
+        "Donahue 2019, arXiv 1802.04208",
+        modality="sound",
+    ),
+    Metric(
+        "class-kept",
+        "Classes kept",
+        "higher",
+        "The share of clips that this classifier tells to be of the class that was asked for.",
+        "Donahue 2019, arXiv 1802.04208",
+        modality="sound",
+    ),
+    Metric(
+        "tstr",
+        "Learnt from synthetic rows, tested on real ones",
+        "higher",
+        "How well a linear model that learnt from synthetic rows tells a column of real rows: F1, or R "
+        "squared of numbers. Beside it, the same learnt from real rows; and from synthetic ones whose "
+        "columns were shuffled by themselves, as given.",
+        "Esteban 2017, arXiv 1706.02633",
+        modality="tables",
+    ),
+    Metric(
+        "augmented",
+        "Learnt from real and synthetic rows",
+        "higher",
+        "The same learnt from the training rows and synthetic ones together. Above the real value, "
+        "synthetic rows help, which they may where real ones are scarce.",
+        "Xu 2019, arXiv 1907.00503",
+        modality="tables",
+    ),
+    Metric(
+        "shapes",
+        "Shapes of columns",
+        "lower",
+        "Mean distance between real and synthetic columns: Kolmogorov and Smirnov's for numbers, total "
+        "variation for categories. 0 is alike, 1 has nothing in common.",
+        "SDMetrics' column shapes, the other way round",
+        modality="tables",
+    ),
+    Metric(
+        "pairs",
+        "Relations of columns",
+        "lower",
+        "Mean difference in how much pairs of columns have to do with each other: Pearson's "
+        "correlation, Cramer's V, correlation ratio. As given: of columns that have nothing.",
+        "Cramer 1946; Pearson 1896",
+        modality="tables",
+    ),
+    Metric(
+        "nearer",
+        "Nearer to training rows",
+        "real",
+        "Share of synthetic rows whose closest row was trained on rather than held out, of as many "
+        "rows of each. Above one half, rows are known by heart.",
+        "Zhao 2021, arXiv 2102.08369",
+        modality="tables",
+    ),
+    Metric(
+        "exact-copies",
+        "Exact copies",
+        "real",
+        "Share of synthetic rows that equal a training row. Rows of few columns are equal by chance: "
+        "beside it stands how many new real rows are.",
+        "Zhao 2021, arXiv 2102.08369",
+        modality="tables",
+    ),
+)
+METRICS = {metric.name: metric for metric in _ALL}
+assert len(METRICS) == len(_ALL), "two metrics have one name"
 OF_SETS = tuple(
     metric.name for metric in METRICS.values() if metric.modality == "pictures" and not metric.pairs
 )

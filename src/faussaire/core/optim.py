@@ -20,12 +20,21 @@ from faussaire.core.schedule import Schedule, as_schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Adam:
-    """Adam (Kingma and Ba 2015) over the parameters of `nets`."""
+    """Adam (Kingma and Ba 2015) over the parameters of `nets`.
+
+    Attributes:
+        nets: whose parameters it moves.
+        lr: the rate.
+        betas: of the moments.
+        eps: beneath the square root of the second.
+        decay: times a parameter is added to its gradient (L2, before the moments).
+    """
 
     nets: tuple[str, ...]
     lr: float | Schedule
     betas: tuple[float, float | Schedule] = (0.5, 0.999)
     eps: float = 1e-8
+    decay: float = 0.0
 
     def settings(self, clock: Clock, correction: float) -> dict[str, Any]:
         """What a step at this instant uses."""
@@ -38,7 +47,9 @@ class Adam:
     def build(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         kinds = {parameter.device.type for parameter in parameters}
         fused = kinds <= {"cpu", "cuda"}
-        return torch.optim.Adam(parameters, lr=1.0, eps=self.eps, fused=fused)
+        return torch.optim.Adam(
+            parameters, lr=1.0, eps=self.eps, weight_decay=self.decay, fused=fused
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

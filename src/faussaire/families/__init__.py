@@ -21,6 +21,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "cyclegan": ("cyclegan", "CycleGAN"),
     "colorize": ("colorize", "Colorize"),
     "classic": ("classic", "Classic"),
+    "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
@@ -36,15 +37,18 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
+    "tvae": ("tvae", "TVAE"),
     "wavegan": ("wavegan", "WaveGAN"),
 }
 
 #: Family name -> modality, of those that make no pictures; equal to the classes' own.
 _OTHERS: dict[str, str] = {
+    "ctgan": "tables",
     "lm": "texts",
     "musegan": "music",
     "relgan": "texts",
     "seqgan": "texts",
+    "tvae": "tables",
     "wavegan": "sound",
 }
 

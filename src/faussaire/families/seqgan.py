@@ -75,6 +75,7 @@ class SeqGANConfig:
         hidden: numbers in the generator's state.
         discriminator_embedding: numbers that stand for a token in the discriminator.
         filters: how many filters the discriminator has, as a share of the paper's 1,720.
+        widest: filters of the discriminator, in tokens; wider ones are left out. The paper's go to 20.
         dropout: share of the discriminator's features that training drops.
         l2: weight of half the squared norm of the discriminator's last layer in its loss.
         likelihood_share: share of the run's examples for the first stage.
@@ -94,6 +95,7 @@ class SeqGANConfig:
     hidden: int = 32
     discriminator_embedding: int = 64
     filters: float = 1.0
+    widest: int = 20
     dropout: float = 0.25
     l2: float = 0.2
     likelihood_share: float = 0.4
@@ -110,7 +112,7 @@ class SeqGANConfig:
         check_range(self, embedding=(1, 65536), hidden=(1, 65536), filters=(0.01, 100))
         check_range(self, discriminator_embedding=(1, 65536), dropout=(0, 0.95), l2=(0, None))
         check_range(self, likelihood_share=(0, 1), critic_share=(0, 1), critic_steps=(1, 100_000))
-        check_range(self, rollouts=(1, 1000), lag=(0, 1), temperature=(0, 100))
+        check_range(self, widest=(1, 20), rollouts=(1, 1000), lag=(0, 1), temperature=(0, 100))
         check_range(self, lr=(0, None), policy_lr=(0, None), discriminator_lr=(0, None))
 
 
@@ -120,7 +122,11 @@ class Discriminator(nn.Module):
     def __init__(self, config: SeqGANConfig, spec: TextSpec) -> None:
         super().__init__()
         size = config.discriminator_embedding
-        filters = [(width, max(1, round(config.filters * count))) for width, count in FILTERS]
+        filters = [
+            (width, max(1, round(config.filters * count)))
+            for width, count in FILTERS
+            if width <= config.widest
+        ]
         self.embed = nn.Embedding(spec.size, size)
         self.phrases = Phrases(size, filters, spec.length)
         self.highway = Highway(self.phrases.size)

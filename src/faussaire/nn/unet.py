@@ -15,7 +15,6 @@ from faussaire.nn.fused import InstanceNormAct2d, UpConv2d
 from faussaire.nn.patch import initialise
 from faussaire.nn.sizes import cut, mirrored, multiple_of
 
-
 NEARLY = 0.97
 """How near to black and white a copied input comes by itself."""
 

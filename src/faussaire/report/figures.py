@@ -12,6 +12,11 @@ from faussaire.core.figures import METRICS, Figure, Provenance
 from faussaire.report.curves import Chart, line_chart
 from faussaire.report.history import Series
 
+GIVEN = {
+    "pictures": "of the inputs, enlarged or with their holes filled by a mean",
+    "tables": "of columns that were each shuffled by themselves",
+}
+"""What figures "as given" are of, by modality: what no skill gets."""
 BETTER = {"lower": "lower", "higher": "higher", "real": "as for real ones"}
 
 

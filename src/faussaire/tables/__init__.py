@@ -1,0 +1,1 @@
+"""Tables: rows of numbers, dates and categories. Reading, normalising, drawing, writing, measuring."""
