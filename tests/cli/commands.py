@@ -47,7 +47,7 @@ def start(
     )
 
 
-def faussaire(*words: object, expect: int = 0, timeout: float = 600) -> tuple[str, str]:
+def faussaire(*words: object, expect: int = 0, timeout: float = 120) -> tuple[str, str]:
     """Run a command to its end; returns what it said on standard output and standard error."""
     process = start(*words)
     out, err = process.communicate(timeout=timeout)
