@@ -1,12 +1,12 @@
-"""Chorales by `musegan`: its figures beside those of the data, of noise, and of voices that do not listen.
+"""Chorales by `musegan`: figures beside those of the data, of noise, and of shuffled voices.
 
     python benchmarks/music.py --data DATA --out FOLDER [--for 10m] [--settings ...] [--count 500]
 
 DATA holds `music_jsb` (Bach's chorales: four voices, sixteenths). Trained is on its part `train`; FOLDER
-keeps the run. Samples, Bernoulli noise of each voice's density, and the data with the bars of each voice in
+keeps the run. Samples, Bernoulli noise of equal density, and the data with the bars of each voice in
 an order of their own are measured in the same way (`faussaire.music.metrics`), beside phrases of `train`
-and of `test`, which was not trained on. The bars of shuffled voices are the data's own, so that only what
-is between voices, tonal distance, can tell them from the data.
+and of `test`, which was not trained on. A shuffled voice is the data's own, so only what is between
+voices, tonal distance, can tell them from the data.
 """
 
 from __future__ import annotations

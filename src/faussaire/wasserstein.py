@@ -176,8 +176,12 @@ class WassersteinGAN(Family[ConfigT]):
 
     # ---- For the doctor ----
 
+    def glimpse(self, x: Tensor) -> Tensor:
+        """Examples as rows (N, D) in which distance means something: for the doctor."""
+        return x.flatten(1)
+
     def shown(self, batch: Batch, clock: Clock) -> Tensor:
-        return self.reals(batch)
+        return self.glimpse(self.reals(batch))
 
     def judged(self, batch: Batch, clock: Clock) -> Tensor:
         return self.judge(self.reals(batch), self.condition(batch), batch.draws)
@@ -187,8 +191,8 @@ class WassersteinGAN(Family[ConfigT]):
         reals = self.reals(batch)
         fakes = self.generate(self.latents(batch.draws), condition, batch.draws, clock)
         return Look(
-            reals=reals,
-            fakes=fakes,
+            reals=self.glimpse(reals),
+            fakes=self.glimpse(fakes),
             real_logits=self.judge(reals, condition, batch.draws),
             fake_logits=self.judge(fakes, condition, batch.draws),
             levelled=False,

@@ -320,7 +320,7 @@ def test_drums_on_the_beat():
     assert metrics.drum_pattern(phrase, SCORE)[0] == 1.0
     fine = Score(**{**vars(SCORE), "beat_steps": 12})
     beats = np.zeros((1, *fine.shape), np.uint8)
-    beats[0, 0, [0, 3, 4], 0, 0] = 1
+    beats[0, 0, [0, 3, 7], 0, 0] = 1
     beats[0, 0, [9], 1, 0] = 1
     assert metrics.drum_pattern(beats, fine)[0] == pytest.approx(3 / 4)
     assert np.isnan(metrics.drum_pattern(beats, fine)[1])

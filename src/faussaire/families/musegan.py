@@ -354,6 +354,12 @@ class MuseGAN(WassersteinGAN[MuseGANConfig]):
     def judge(self, x: Tensor, condition: Tensor | None, draws: Draws) -> Tensor:
         return self.nets["critic"](x)
 
+    def glimpse(self, x: Tensor) -> Tensor:
+        """How long each pitch class sounds in each beat of each track."""
+        score = self.spec
+        beats = (score.bars, score.beats, score.beat_steps)
+        return chroma(x.reshape(len(x), *beats, score.octaves, 12, -1)).flatten(1)
+
     def latents(self, draws: Draws) -> Tensor:
         return draws.normal(self.config.shared + len(self.spec.tracks) * self.config.private)
 

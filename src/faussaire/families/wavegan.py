@@ -14,6 +14,8 @@ Where this leaves the paper:
 - Classes, which the paper has not: the one-hot class joins z, and chooses a bias in every layer of the
   critic.
 - Samples are made with averaged weights. The phase is drawn anew for each clip and layer.
+- Weights begin as He et al. (2015, arXiv 1502.01852) have it, where the authors' code has Glorot's rule:
+  with that, the critic's gradient began at a thirtieth of the length that the penalty asks for.
 - Convolutions at the wave itself, of one channel, are computed as ones of stride 1 on frames of four
   samples: the same numbers in half of the time.
 """
@@ -100,7 +102,7 @@ class Down(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outs, ins, 1, _KERNEL))
         self.bias = nn.Parameter(torch.zeros(outs))
-        nn.init.xavier_uniform_(self.weight)
+        nn.init.kaiming_normal_(self.weight, a=0.2)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] > 1:
@@ -119,7 +121,9 @@ class Up(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(ins, outs, 1, _KERNEL))
         self.bias = nn.Parameter(torch.zeros(outs))
-        nn.init.xavier_uniform_(self.weight)
+        # Of a stride of 4, each sample is a sum over a quarter of the taps. The wave begins quiet.
+        gain = 1.0 if outs > 1 else 0.1
+        nn.init.normal_(self.weight, std=gain * (2.0 * _STRIDE / (_KERNEL * ins)) ** 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.weight.shape[1] > 1:
@@ -254,6 +258,15 @@ class WaveGAN(WassersteinGAN[WaveGANConfig]):
         if most:
             shifts = draws.integers(2 * most + 1, layers(self.spec.length)[0] - 1) - most
         return self.nets["critic"](x, condition, shifts)
+
+    def glimpse(self, x: Tensor) -> Tensor:
+        """Spectrograms of some 32 bands, their loudness on a logarithmic scale: waves of equal sound may
+        differ in every sample."""
+        hop = max(128, self.spec.length // 64)
+        window = torch.hann_window(256, device=x.device)
+        spectrum = torch.stft(x, 256, hop, window=window, center=False, return_complex=True).abs()
+        bands = F.avg_pool1d(spectrum[:, :128].transpose(1, 2), 4)
+        return torch.log10(bands + 1e-3).flatten(1)
 
     def latents(self, draws: Draws) -> Tensor:
         return 2.0 * draws.uniform(self.config.latent) - 1.0

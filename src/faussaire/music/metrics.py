@@ -200,7 +200,7 @@ def shuffled(rolls: np.ndarray, seed: int) -> np.ndarray:
 
 def _sounding(rolls: np.ndarray) -> np.ndarray:
     """(N, bars, tracks): whether a track plays in a bar."""
-    return rolls.any(axis=(2, 3))
+    return np.asarray(rolls.any(axis=(2, 3)))
 
 
 def _lines(rolls: np.ndarray) -> np.ndarray:

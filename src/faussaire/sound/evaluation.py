@@ -34,7 +34,7 @@ from faussaire.measuring import (
     require_modality,
 )
 from faussaire.sampling import sample_rows, seeded_rows
-from faussaire.sound.classifier import Ear, inception_score, teach
+from faussaire.sound.classifier import BATCH, STEPS, Ear, inception_score, teach
 from faussaire.sound.material import SoundMaterial, read_sound
 from faussaire.sound.mel import mel_distance, nearest_distance, sheet
 
@@ -96,6 +96,7 @@ class Reference:
             len(self.material.spec.classes),
             self.material.spec.rate,
             test=(self.clips(rest), labels[rest]),
+            steps=max(60, min(STEPS, 25 * len(own) // BATCH)),  # some 25 times through few clips
             progress=progress,
         )
 

@@ -35,7 +35,7 @@ from faussaire.material import split
 from faussaire.sound.spec import LENGTHS, Sound, SoundData
 from faussaire.sound.waves import EXTENSIONS, rate_of, read_wave, resample, to_int16
 
-_FORMAT = "sound 1"
+_FORMAT = "sound 2"
 _LEAST = 0.25
 """Share of a clip that the last piece of a recording must fill to be one, where others came before."""
 

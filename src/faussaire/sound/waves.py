@@ -134,8 +134,8 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 
 def to_int16(samples: np.ndarray) -> np.ndarray:
-    """Samples in [-1, 1] as int16; what lies outside is clipped."""
-    return np.rint(np.clip(samples, -1.0, 1.0) * 32767.0).astype(np.int16)
+    """Samples in [-1, 1] as int16, 32,768 being full scale; what lies outside is clipped."""
+    return np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
 
 
 def write_wave(path: Path, samples: np.ndarray, rate: int) -> None:
