@@ -122,7 +122,7 @@ def test_stereo_is_averaged_and_settings_are_checked(tmp_path):
     assert rate == RATE
     assert np.abs(wave - tone(300, 4096, loud=0.3)).max() < 1e-3
     loud = read_sound(str(tmp_path), SoundData(loudness="peak"))
-    assert np.abs(loud.waves[:]).max() == 32767
+    assert np.abs(loud.waves[:]).max() >= 32766, "up to the rounding of 16 bits"
     with pytest.raises(UserError, match="length cannot be 5000"):
         SoundData(length=5000)
 
