@@ -40,7 +40,8 @@ from faussaire.core.distributed import World
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.state import State
 from faussaire.families import load_family
-from faussaire.texts.corpus import Corpus
+from faussaire.texts.convolutional import judging
+from faussaire.texts.corpus import Corpus, TextData
 from faussaire.texts.judge import nll_gen, sampled
 from faussaire.texts.oracle import Oracle
 
@@ -85,16 +86,11 @@ class Bench:
         torch.manual_seed(mix("weights", arguments.seed))
         device = Device(name="cpu", precision="float32")
         self.state = State(family(config, spec), device, total=total)
-        stream = self.train.stream(self.train_settings(), seed=arguments.seed, rank=0, world=1)
+        stream = self.train.stream(TextData(holdout=0.0), seed=arguments.seed, rank=0, world=1)
         self.playing = Rounds(
             self.state, stream, Plan(batch=self.batch, seed=arguments.seed), World()
         )
         self.began = time.process_time()
-
-    def train_settings(self):
-        from faussaire.texts.corpus import TextData
-
-        return TextData(holdout=0.0)
 
     def measure(self, temperature: float | None = None) -> tuple[float, float, float]:
         """NLL_oracle, its standard error, and NLL_gen."""
@@ -147,18 +143,40 @@ class Bench:
                     f"likelihood, best held out (epoch {when / 2:g}), T {temperature}", temperature
                 )
         if arguments.begin:
-            net.load_state_dict(torch.load(arguments.begin, weights_only=True))
-            self.tell("likelihood, as kept")
-        if arguments.keep:
-            torch.save(net.state_dict(), arguments.keep)
+            for name, weights in torch.load(arguments.begin, weights_only=True).items():
+                state.family.nets[name].load_state_dict(weights)
+            self.tell("as kept")
         going = arguments.critic > 0 and hasattr(state.family.config, "critic_share")
         while going:
             going = self.play("critic", 200)
             signs = self.playing.means.take(World())["signs"]
             print("critic:", {name: round(value, 3) for name, value in signs.items()}, flush=True)
+        if arguments.keep:
+            nets = state.family.nets.items()
+            torch.save({name: one.state_dict() for name, one in nets}, arguments.keep)
+        if hasattr(state.family.config, "critic_share"):
+            self.agreement()
         for done in range(arguments.every, arguments.rounds + 1, arguments.every):
             self.play("adversarial", arguments.every)
             self.tell(f"adversarial, {done} rounds")
+        if hasattr(state.family.config, "critic_share") and arguments.rounds:
+            self.agreement()
+
+    @torch.no_grad()
+    def agreement(self) -> None:
+        """What the discriminator says of sentences that it never saw."""
+        family, judge = self.state.family, self.state.family.nets["discriminator"]
+        tokens = sampled(family, 1000, seed=2)
+        with judging(judge):
+            fake, held = judge(tokens), judge(torch.from_numpy(self.held).long())
+        likely = -self.oracle.nll(tokens)
+        together = float(torch.corrcoef(torch.stack([fake, likely]))[0, 1])
+        print(
+            f"discriminator: D {held.sigmoid().mean():.3f} of held-out sentences and "
+            f"{fake.sigmoid().mean():.3f} of the generator's; its logit's correlation with the oracle's "
+            f"log-likelihood {together:.3f}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -170,8 +188,8 @@ def main() -> None:
     parser.add_argument("--critic", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--every", type=int, default=25)
-    parser.add_argument("--keep", help="where to write the generator's weights before the game")
-    parser.add_argument("--begin", help="weights to begin with (--keep's), with --epochs 0")
+    parser.add_argument("--keep", help="where to write the weights before the game")
+    parser.add_argument("--begin", help="weights to begin with, as --keep wrote them")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[])
     torch.set_num_threads(1)

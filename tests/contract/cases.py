@@ -25,6 +25,8 @@ from faussaire.families import load_family
 from faussaire.metrics.maps import NETWORKS, FeatureMaps, Recipe
 from faussaire.music.spec import Score
 from faussaire.sound.spec import Sound
+from faussaire.tables.spec import Column, TableSpec
+from faussaire.tables.stream import ConditionStream
 from faussaire.texts.tokens import TextSpec
 from toys import TOYS
 
@@ -415,9 +417,63 @@ OTHERS = [
     _other("wavegan", CLIP, tones(), **WAVES, lr=1e-3),
     _other("wavegan", CLIP, tones(), **WAVES, lr=1e-3, conditional=True, post_filter=32, slow=True),
 ]
+MODES = {"means": (0.0, 5.0), "deviations": (1.0, 1.0), "weights": (0.5, 0.5)}
+ROWS = TableSpec(
+    columns=(
+        Column(name="x", kind="real", **MODES, points=(2.0,), missing="", low=-4.0, high=9.0),
+        Column(name="sex", kind="category", values=("f", "m"), shares=(0.6, 0.4)),
+        Column(name="y", kind="integer", **MODES, low=-4.0, high=9.0),
+        Column(name="job", kind="category", values=("a", "b", "c"), shares=(0.7, 0.2, 0.1)),
+    )
+)
+
+
+def table_rows(count: int = 96) -> dict[str, np.ndarray]:
+    """Encoded rows in which one column tells much of the others."""
+    rng = np.random.default_rng(0)
+    job = rng.choice(3, count, p=(0.7, 0.2, 0.1))
+    sex = np.where(rng.random(count) < 0.8, job > 0, rng.integers(2, size=count))
+    modes = [rng.integers(4, size=count), (job + rng.integers(2, size=count)) % 2]
+    alphas = rng.uniform(-0.5, 0.5, (count, 2)) * np.stack([modes[0] < 2, modes[1] < 2], 1)
+    places = np.stack([*modes, sex, job], axis=1)
+    return {"alphas": alphas.astype(np.float32), "places": places.astype(np.int32)}
+
+
+def _table(name: str, *, same_split: bool = True, game: bool = True, **settings: Any) -> Case:
+    """A family that makes rows of a table."""
+
+    def make(spec: Any = None) -> Family[Any]:
+        family = load_family(name)
+        return family(family.Config(**settings), ROWS)
+
+    def stream(rank: int, world: int) -> Any:
+        if name == "ctgan":
+            return ConditionStream(ROWS, **table_rows(), seed=3, rank=rank, world=world)
+        return Stream([table_rows()], seed=3, rank=rank, world=world)
+
+    label = "-".join([name, *(f"{key}={settings[key]}" for key in ("dropout",) if key in settings)])
+    return Case(
+        name=label,
+        make=make,
+        stream=stream,
+        same_split=same_split,
+        batch=16,
+        scale=1 / 2,
+        game=game,
+        table=lambda spec: table_rows(),
+    )
+
+
+CTGAN = {"latent": 4, "width": 16, "critic_width": 16, "pac": 4, "lr": 1e-3, "critic_lr": 1e-3}
+TABLES = [
+    _table("ctgan", **CTGAN, dropout=0.0),
+    _table("ctgan", **CTGAN, dropout=0.5, critic_steps=2, same_split=False),
+    _table("tvae", latent=4, width=16, game=False),
+]
 CASES = [
     *FAMILIES,
     *TEXTS,
+    *TABLES,
     *OTHERS,
     *(
         Case(

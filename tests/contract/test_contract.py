@@ -7,7 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import CASES, CPU, FAMILIES, SMALL, build, content, differing, each, forged, train
+from cases import (
+    CASES,
+    CPU,
+    FAMILIES,
+    SMALL,
+    TABLES,
+    build,
+    content,
+    differing,
+    each,
+    forged,
+    train,
+)
 
 from faussaire.core.average import decay
 from faussaire.core.batch import RowDraws
@@ -26,6 +38,7 @@ from faussaire.doctor.watch import Watch
 
 every_case = each(CASES)
 every_family = each(FAMILIES)
+every_game = each([*FAMILIES, *TABLES])
 
 
 class Ears:
@@ -129,7 +142,7 @@ def test_observers_previews_and_saving_change_nothing(case, tmp_path):
     assert not differing(content(plain), content(watched))
 
 
-@every_family
+@every_game
 def test_the_doctor_changes_nothing_and_finds_numbers(case, monkeypatch):
     monkeypatch.setattr(Loop, "EXAMINING", 1e9)  # at every round
     monkeypatch.setattr(Loop, "AT_FIRST", 1e9)
@@ -197,6 +210,7 @@ WITHOUT_BATCH_STATISTICS = (
     "pix2pix",
     "colorize",
     "ring",
+    "tvae",
     "wgan",
 )
 

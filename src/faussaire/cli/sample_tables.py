@@ -21,8 +21,8 @@ class Options:
         run: the run's folder, or one of its checkpoints.
         count: how many rows.
         seed: names an endless sequence of rows; the same seed gives the same ones.
-        where: what rows must fulfil, such as "income=>50K" or "sex=Female, age<30": column, one of =, !=,
-            <, <=, >, >=, and a value; all of them where there are several.
+        where: what rows must fulfil, such as "income=>50K" or "sex=Female, age<30": column, one of
+            =, !=, <, <=, >, >=, and a value; all of them where there are several.
         out: a CSV or .parquet file to write them to; none: they are printed.
         checkpoint: `latest`, a mark, or a number of examples seen.
         device: where to run.

@@ -26,6 +26,7 @@ Where this goes beyond the paper or leaves it:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -267,12 +268,15 @@ class CTGAN(Family[CTGANConfig]):
     # ---- Sampling ----
 
     def settle(self, draws: Draws) -> None:
-        """Batch norm's statistics of the very weights that sample, from 32 rows for each of `draws`."""
+        """Batch norm's statistics of the very weights that sample, from 32 rows for each of `draws`.
+
+        Conditions are as frequent as in training, for which the layers after it were made.
+        """
         generator = self.nets["generator"]
         z = draws.normal(SETTLING, self.config.latent).flatten(0, 1)
         condition = z.new_zeros(len(z), 0)
         if self.spec.discrete:
-            condition = self.conditions_at(draws.uniform(SETTLING).flatten())
+            condition = self.conditions_at(draws.uniform(SETTLING).flatten(), logarithmic=True)
         norms = [module for module in generator.modules() if isinstance(module, BatchNormAct2d)]
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
@@ -291,10 +295,20 @@ class CTGAN(Family[CTGANConfig]):
         """Conditions (N, C) as rows of the table have them: a column, and a value by its frequency."""
         return self.conditions_at(draws.uniform())
 
-    def conditions_at(self, uniform: Tensor) -> Tensor:
-        """Conditions (N, C) by numbers (N,) uniform in [0, 1)."""
-        discrete = self.spec.discrete
-        shares = [share / len(discrete) for column in discrete for share in column.shares]
+    def conditions_at(self, uniform: Tensor, *, logarithmic: bool = False) -> Tensor:
+        """Conditions (N, C) by numbers (N,) uniform in [0, 1).
+
+        Args:
+            uniform: the draws.
+            logarithmic: values by the logarithm of their frequency, as in training.
+        """
+        discrete, rows = self.spec.discrete, max(self.spec.rows, 1)
+        shares: list[float] = []
+        for column in discrete:
+            weights = [
+                math.log1p(share * rows) if logarithmic else share for share in column.shares
+            ]
+            shares += [weight / sum(weights) / len(discrete) for weight in weights]
         edges = torch.tensor(shares, dtype=torch.float64, device=uniform.device).cumsum(0)
         at = torch.searchsorted(edges, uniform.double(), right=True).clamp(max=len(edges) - 1)
         return nn.functional.one_hot(at, len(edges)).float()

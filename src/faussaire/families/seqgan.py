@@ -24,8 +24,9 @@ layer, dropout .25, and 0.2 times half the squared norm of its last layer in its
 11).
 
 Where this goes beyond the paper or leaves it:
-- Rewards are centred: the mean reward of the batch at the same place t is taken off. It changes the
-  expected gradient by nothing and its noise by much; the paper's code has it only for real texts.
+- A token's reward is what it adds: Q(y_1..t-1, y_t) less Q of what stood before it, which other rollouts
+  have told already, and which no choice of y_t changes. The expected gradient stays, its noise
+  shrinks. `baseline="mean"` takes off the batch's mean at the place t instead.
 - D sees new fakes at every step. In the paper's code it goes three times through each of five sets of
   10,000, which is 4,690 steps of 64 for each step of the generator.
 - Likelihood and policy share Adam's moments; while the policy moves, the second one forgets within a
@@ -39,7 +40,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,8 @@ class SeqGANConfig:
         critic_share: share of the run's examples for the discriminator's pretraining.
         critic_steps: of the discriminator for each of the generator.
         rollouts: how often a sentence is finished from each place, to tell what its beginning is worth.
+        baseline: what is taken off a token's worth: the worth of what stood before it (`prefix`), or the
+            batch's `mean` at its place.
         lag: how much of the older weights the generator that finishes sentences keeps, each round.
         lr: Adam's rate of the generator in the first stage.
         policy_lr: Adam's rate of the generator in the game.
@@ -102,6 +105,7 @@ class SeqGANConfig:
     critic_share: float = 0.2
     critic_steps: int = 15
     rollouts: int = 16
+    baseline: Literal["prefix", "mean"] = "prefix"
     lag: float = 0.8
     lr: float = 1e-2
     policy_lr: float = 1e-3
@@ -245,8 +249,10 @@ class SeqGAN(Writer[SeqGANConfig]):
         tokens = self.written(batch)
         rewards = self.rewards(tokens, batch.uniform(self.config.rollouts, *[self.spec.length] * 2))
         batch.observe({"reward": rewards[:, -1]})
-        centred = rewards - batch.gather(rewards).mean(dim=0)
-        loss = per_token(self.surprise(tokens) * centred, tokens, self.spec, batch)
+        usual = batch.gather(rewards).mean(dim=0)
+        if self.config.baseline == "prefix":
+            usual = torch.cat([usual[:1].expand(len(rewards), 1), rewards[:, :-1]], dim=1)
+        loss = per_token(self.surprise(tokens) * (rewards - usual), tokens, self.spec, batch)
         return {"reinforce": loss}
 
     def _follow(self, clock: Clock) -> None:

@@ -6,7 +6,8 @@ Veeramachaneni. 2019. arXiv 1907.00503. Section 4.5.
 Rows r are encoded as for CTGAN, with mode-specific normalisation. Two networks are trained with the
 evidence lower bound (Kingma and Welling 2013, arXiv 1312.6114):
 
-    q(z | r): h1 = ReLU(FC 128 (r)),  h2 = ReLU(FC 128 (h1)),  mu = FC 128 (h2),  sigma = exp(FC 128 (h2) / 2)
+    q(z | r): h1 = ReLU(FC 128 (r)),  h2 = ReLU(FC 128 (h1))
+              mu = FC 128 (h2),  sigma = exp(FC 128 (h2) / 2)
     p(r | z): h1 = ReLU(FC 128 (z)),  h2 = ReLU(FC 128 (h1))
               alpha ~ N(tanh(FC 1 (h2)), delta),  one-hot vectors ~ Cat(softmax(FC (h2)))
 

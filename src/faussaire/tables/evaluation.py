@@ -297,7 +297,7 @@ def table_of(bench: Bench, names: Sequence[str]) -> str:
         f"  synthetic to held-out    {near.unseen:.4f}",
         f"  held-out to trained      {near.real:.4f}",
         f"  nearer to trained than to held-out: {near.nearer:.1%} (half: nothing is known by heart)",
-        f"  exact copies of trained rows: {near.copies:.2%}; of held-out rows there are {near.usual:.2%}",
+        f"  exact copies of trained rows: {near.copies:.2%}; among held-out rows {near.usual:.2%}",
     ]
     return "\n".join(out) + "\n"
 
@@ -312,8 +312,8 @@ def notes_of(bench: Bench, names: Sequence[str]) -> tuple[str, ...]:
         )
     if "exact-copies" in names and bench.privacy.copies > 2 * bench.privacy.usual + 0.001:
         found.append(
-            f"{bench.privacy.copies:.1%} of the synthetic rows are exact copies of training rows; of new "
-            f"real rows {bench.privacy.usual:.1%} are."
+            f"{bench.privacy.copies:.1%} of the synthetic rows are exact copies of training rows; of "
+            f"new real rows {bench.privacy.usual:.1%} are."
         )
     return tuple(found)
 

@@ -206,9 +206,9 @@ def _category(frame: Frame, index: int, kind: str, most: int) -> Found:
     odd = [code for code in odd if cells.values[code].lower() not in MISSING]
     if len(numbers) > 20 and 0 < len(odd) <= len(numbers) // 20:
         warnings.append(
-            f"Column '{name}' holds numbers but for '{cells.values[odd[0]]}' ({frame.where(index, odd[0])}"
-            f"{', and others' if len(odd) > 1 else ''}), so it is taken as categories. Empty such cells "
-            "to have it learnt as numbers."
+            f"Column '{name}' holds numbers but for '{cells.values[odd[0]]}' "
+            f"({frame.where(index, odd[0])}{', and others' if len(odd) > 1 else ''}), so it is taken as "
+            "categories. Empty such cells to have it learnt as numbers."
         )
     rest = 1.0 - float(shares[kept].sum())
     beyond = counts[rare].sum()

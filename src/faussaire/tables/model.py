@@ -121,8 +121,8 @@ class TableModel:
                 whole.extend(part)
         if kept < count:
             raise UserError(
-                f"Of {drawn:,} rows that were drawn, {kept:,} fulfil '{where}', and {count:,} were asked "
-                "for.",
+                f"Of {drawn:,} rows that were drawn, {kept:,} fulfil '{where}', and {count:,} were "
+                "asked for.",
                 f"Ask for fewer (--count {kept}), or for less."
                 if kept
                 else "Ask for something that is commoner in the table, or train longer.",

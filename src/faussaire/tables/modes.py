@@ -4,10 +4,10 @@ Xu et al. 2019, arXiv 1907.00503, section 4.2: a variational Gaussian mixture of
 fitted to the column; each number x belongs to one mode k, drawn by the modes' probabilities at x, and is
 encoded as alpha = (x - mean_k) / (4 deviation_k) and the one-hot vector of k.
 
-The mixture has stick-breaking weights (Blei and Jordan 2006, "Variational inference for Dirichlet process
-mixtures", section 3) and Gaussian-Wishart components (Bishop 2006, "Pattern Recognition and Machine
-Learning", section 10.2), in one dimension. It is fitted to different values and their counts, which for
-most columns are far fewer than rows: milliseconds in place of seconds.
+The mixture has stick-breaking weights (Blei and Jordan 2006, "Variational inference for Dirichlet
+process mixtures", section 3) and Gaussian-Wishart components (Bishop 2006, "Pattern Recognition and
+Machine Learning", section 10.2), in one dimension. It is fitted to different values and
+their counts, which for most columns are far fewer than rows: milliseconds in place of seconds.
 """
 
 from __future__ import annotations
@@ -103,8 +103,9 @@ class Mixture:
             components: K at most; those without use end with weights near 0.
         """
         shares = _begin(y, counts, components)
-        before = -np.inf
-        for _ in range(ROUNDS):
+        before, rounds = -np.inf, 0
+        while True:
+            rounds += 1
             # Bishop's (10.51)-(10.63), with prior mean 0, precision 1, one degree of freedom, scale 1.
             size = (counts @ shares).clip(1e-10)
             mean = (counts * y) @ shares / size
@@ -125,7 +126,7 @@ class Mixture:
             norm = shares.sum(1, keepdims=True)
             shares /= norm
             likelihood = float(counts @ (highest + np.log(norm))[:, 0] / counts.sum())
-            if abs(likelihood - before) < 1e-6:
+            if abs(likelihood - before) < 1e-6 or rounds == ROUNDS:
                 break
             before = likelihood
         broken = np.concatenate([[1.0], np.cumprod(1.0 - sticks / total)[:-1]])

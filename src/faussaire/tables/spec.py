@@ -100,6 +100,13 @@ class Column:
             return len(self.means) + len(self.points) + (self.missing is not None)
         return len(self.values) + bool(self.rare) if self.discrete else 0
 
+    @property
+    def step(self) -> int:
+        """Seconds between two neighbouring dates that the form can tell apart."""
+        if "%S" in self.form:
+            return 1
+        return 60 if "%M" in self.form else 86_400
+
     def scaled(self, x: np.ndarray) -> np.ndarray:
         """Numbers as modes see them, with long tails squeezed."""
         return np.sign(x) * np.log1p(np.abs(x) / self.squeeze) if self.squeeze else x
@@ -123,6 +130,8 @@ class Column:
             mode = places[inside]
             mean, deviation = np.array(self.means)[mode], np.array(self.deviations)[mode]
             y = self.unscaled(mean + WITHIN * deviation * np.clip(alphas[inside], -1.0, 1.0))
+            if self.kind == "date":  # float32 is coarser than a second: to whole days or minutes
+                y = np.round(y / self.step) * self.step
             x[inside] = np.round(np.clip(y, self.low, self.high), self.decimals)
         point = (places >= gaussian) & (places < gaussian + marked)
         if marked:
