@@ -327,7 +327,7 @@ class CTGAN(Family[CTGANConfig]):
             draws: randomness for N rows.
             labels: conditions (N, C); None: as frequent as in the table.
             latents: (N, latent).
-            truncation: bound of the numbers in z, which are drawn again beyond it by folding.
+            truncation: bound of the numbers in z; those beyond are moved to it.
         """
         z = self.latents(draws) if latents is None else latents
         if truncation is not None:

@@ -233,8 +233,8 @@ class SeqGAN(Writer[SeqGANConfig]):
         both = judge(torch.cat([tokens, self.written(batch)]))
         real, fake = both[: len(tokens)], both[len(tokens) :]
         batch.observe({"D(x)": real.sigmoid(), "D(G)": fake.sigmoid()})
-        last = judge.classify
-        norm = sum(parameter.square().sum() for parameter in last.parameters())
+        last = judge.get_submodule("classify")
+        norm = torch.stack([parameter.square().sum() for parameter in last.parameters()]).sum()
         return {
             # Half of each, as the mean over a batch that holds both.
             "adversarial": 0.5 * losses.discriminator_minimax(real, fake),
@@ -260,8 +260,12 @@ class SeqGAN(Writer[SeqGANConfig]):
         if int(self.followed) == clock.rounds:
             return
         keep = self.config.lag if int(self.followed) >= 0 else 0.0
-        ours, theirs = [*self.finisher.parameters()], [*self.nets["generator"].parameters()]
-        torch._foreach_lerp_(ours, [one.detach() for one in theirs], 1.0 - keep)
+        with torch.no_grad():
+            pairs = zip(
+                self.finisher.parameters(), self.nets["generator"].parameters(), strict=True
+            )
+            for ours, theirs in pairs:
+                ours.lerp_(theirs, 1.0 - keep)
         self.followed = torch.tensor(clock.rounds)
 
     @torch.no_grad()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from faussaire.core.batch import BatchDraws, mix
 from faussaire.core.errors import UserError
@@ -134,10 +134,13 @@ def _net(weights: Sequence[Tensor], spec: TextSpec) -> Recurrent:
     order = (inputs, forgets, cells, outputs)  # torch's
     with torch.no_grad():
         net.embed.weight.copy_(torch.cat([embed, embed[:1]]))  # begins by reading token 0
-        net.lstm.weight_ih_l0.copy_(torch.cat([gate[0].T for gate in order]))
-        net.lstm.weight_hh_l0.copy_(torch.cat([gate[1].T for gate in order]))
-        net.lstm.bias_ih_l0.copy_(torch.cat([gate[2] for gate in order]))
-        nn.init.zeros_(net.lstm.bias_hh_l0)
+        lstm = {
+            "weight_ih_l0": torch.cat([gate[0].T for gate in order]),
+            "weight_hh_l0": torch.cat([gate[1].T for gate in order]),
+            "bias_ih_l0": torch.cat([gate[2] for gate in order]),
+            "bias_hh_l0": torch.zeros(4 * embed.shape[1]),
+        }
+        net.lstm.load_state_dict(lstm)
         net.predict.weight.copy_(last.T)
         net.predict.bias.copy_(bias)
     return net

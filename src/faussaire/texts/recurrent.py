@@ -53,8 +53,8 @@ class Recurrent(nn.Module):
         """Logits of what follows each of the tokens (N, T), and the states (layers, N, H) at the end."""
         seen = self.drop(self.embed(tokens))
         with torch.autocast(seen.device.type, enabled=False):
-            out, states = self.lstm(seen.float(), states)
-        return self.predict(self.drop(out)), states
+            out, after = self.lstm(seen.float(), states)
+        return self.predict(self.drop(out)), after
 
 
 def shifted(tokens: Tensor, begin: int) -> Tensor:
