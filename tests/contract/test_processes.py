@@ -15,6 +15,7 @@ from cases import CASES, build, content, each, train
 from two_processes import UNTIL
 
 from cli.commands import free_port
+from faussaire.nn.fused import BatchNormAct2d
 
 HERE = Path(__file__).resolve().parent
 #: On one of the test's workers, or each would train all cases for itself.
@@ -55,7 +56,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, to
 def test_two_processes_end_as_one(case, together):
     """To rounding: sums over halves of a batch are added in another order, and Adam's division by a
     square root magnifies the difference where gradients are tiny, so the bound is on the norm.
-    Batch normalisation over four pictures is chaotic: there the bound only tells
+    Batch normalisation over a few rows is chaotic (12 % on a processor without AVX-512): there the bound only tells
     shared statistics from separate ones, which differ by more than half; the layer itself is held
     to rounding in tests/nn."""
     if not case.same_split:
@@ -63,7 +64,9 @@ def test_two_processes_end_as_one(case, together):
     state = build(case)
     train(case, state, UNTIL)
     alone = content(state)
-    bound = 0.1 if case.pictures else 2e-3
+    nets = state.family.nets.values()
+    normed = any(isinstance(part, BatchNormAct2d) for net in nets for part in net.modules())
+    bound = 0.2 if case.pictures or normed else 2e-3
     assert alone.keys() == together[case.name].keys()
     for name, value in alone.items():
         if name.startswith("networks/") and value.is_floating_point():
