@@ -56,9 +56,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, to
 def test_two_processes_end_as_one(case, together):
     """To rounding: sums over halves of a batch are added in another order, and Adam's division by a
     square root magnifies the difference where gradients are tiny, so the bound is on the norm.
-    Batch normalisation over a few rows is chaotic (12 % on a processor without AVX-512): there the bound only tells
-    shared statistics from separate ones, which differ by more than half; the layer itself is held
-    to rounding in tests/nn."""
+    Batch normalisation over a few rows is chaotic (12 % on a processor without AVX-512): there the bound
+    only tells shared statistics from separate ones, which differ by more than half; the layer itself is
+    held to rounding in tests/nn."""
     if not case.same_split:
         pytest.skip("dropout draws inside the network, for each process's own rows")
     state = build(case)

@@ -54,7 +54,9 @@ def test_every_metric_explains_itself() -> None:
         assert name == metric.name
         assert metric.better in ("lower", "higher", "real")
         assert metric.reading.endswith(".")
-        assert "arXiv" in metric.source or "doi" in metric.source
+        # Some measures of tables, music and sound are plain statistics that no paper has brought up.
+        known = "arXiv" in metric.source or "doi" in metric.source
+        assert known if metric.modality in ("pictures", "texts") else metric.source
 
 
 def test_figures_come_back_from_the_file_as_they_were(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Generator(nn.Module):
         self.ups = nn.ModuleList([Up(wide, narrow) for wide, narrow in pairwise([*widths, 1])])
         self.filter = None
         if config.post_filter:
-            self.filter = nn.Conv1d(1, 1, config.post_filter, padding="same", bias=False)
+            self.filter = nn.Conv1d(1, 1, config.post_filter, bias=False)
             nn.init.zeros_(self.filter.weight)
             with torch.no_grad():  # at first it lets everything through
                 self.filter.weight[0, 0, (config.post_filter - 1) // 2] = 1.0
@@ -171,7 +171,8 @@ class Generator(nn.Module):
             x = up(F.relu(x))
         wave = torch.tanh(x)[:, 0]
         if self.filter is not None:
-            wave = self.filter(wave)
+            taps = self.filter.kernel_size[0]
+            wave = self.filter(F.pad(wave, ((taps - 1) // 2, taps // 2)))
         return wave[:, 0]
 
 
