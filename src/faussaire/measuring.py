@@ -109,6 +109,17 @@ class Inquiry:
     progress: Progress | None = None
     note: Callable[[str], None] | None = None
 
+    def teller(self) -> tuple[list[str], Callable[[str], None]]:
+        """A list of remarks, and what adds a sentence to it and passes it on to `note`."""
+        remarks: list[str] = []
+
+        def tell(text: str) -> None:
+            remarks.append(text)
+            if self.note is not None:
+                self.note(text)
+
+        return remarks, tell
+
     def refuse_pictures(self, noun: str) -> None:
         """Refuse what can be asked of pictures alone.
 

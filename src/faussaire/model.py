@@ -16,7 +16,7 @@ from faussaire.core.batch import RowDraws, mix
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.config import resolve
 from faussaire.core.device import Device, DeviceName
-from faussaire.core.errors import UserError, nearest
+from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import load_nets, settling_draws
@@ -27,6 +27,7 @@ from faussaire.modality import load_modality
 from faussaire.nn.degrade import grey
 from faussaire.originals import Picture, read_picture
 from faussaire.report import pictures
+from faussaire.sampling import class_numbers, seeded_rows
 
 _BATCH = 64
 
@@ -75,11 +76,7 @@ class Model:
         Raises:
             UserError: the model has no such class, or no classes.
         """
-        rows = [(seed, start + row) for row in range(count)]
-        if seeds is not None:
-            rows = [(each, 0) for each in seeds]
-        if not rows:
-            raise UserError("No samples were asked for.", "Ask for at least one.")
+        rows = seeded_rows(count, seed, seeds, start)
         labels = self.labels(label, len(rows))
         parts = []
         for first in range(0, len(rows), _BATCH):
@@ -248,32 +245,7 @@ class Model:
 
     def labels(self, label: str | int | Sequence[int] | None, count: int) -> Tensor | None:
         """Class numbers (count,) for a class by name or number, or one for each row."""
-        if label is None:
-            return None
-        if not self.conditional:
-            raise UserError(
-                "This model was not trained by class, so no class can be asked of it.",
-                "Train with --conditional.",
-            )
-        classes = self.spec.classes
-        if isinstance(label, str):
-            if label not in classes:
-                raise UserError(
-                    f"There is no class '{label}'.{nearest(label, classes)}",
-                    f"The classes are: {', '.join(classes[:20])}.",
-                )
-            label = classes.index(label)
-        numbers = (
-            torch.as_tensor(label).expand(count) if isinstance(label, int) else torch.tensor(label)
-        )
-        if len(numbers) != count or not 0 <= int(numbers.min()) <= int(numbers.max()) < len(
-            classes
-        ):
-            raise UserError(
-                f"The class numbers {label} do not fit {count} samples of {len(classes)} classes.",
-                f"Give one number from 0 to {len(classes) - 1}, or one for each sample.",
-            )
-        return numbers.long()
+        return class_numbers(label, count, self.spec.classes, self.conditional)
 
 
 def _opened(image: Image.Image | np.ndarray | str | Path) -> Opened:

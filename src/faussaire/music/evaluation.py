@@ -235,12 +235,7 @@ def evaluate_music(inquiry: Inquiry) -> Evaluation:
     inquiry.refuse_pictures("phrases")
     began = time.monotonic()
     run, model, settings, options = inquiry.run, inquiry.model, inquiry.settings, inquiry.options
-    notes: list[str] = []
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        if inquiry.note is not None:
-            inquiry.note(text)
+    notes, tell = inquiry.teller()
 
     source = inquiry.against or settings.source
     material = read_music(source, settings.data, progress=inquiry.progress, preflight=False)

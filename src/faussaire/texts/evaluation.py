@@ -263,12 +263,7 @@ def evaluate(inquiry: Inquiry) -> Evaluation:
     inquiry.refuse_pictures("sentences")
     began = time.monotonic()
     run, model, settings, options = inquiry.run, inquiry.model, inquiry.settings, inquiry.options
-    notes: list[str] = []
-
-    def tell(text: str) -> None:
-        notes.append(text)
-        if inquiry.note is not None:
-            inquiry.note(text)
+    notes, tell = inquiry.teller()
 
     source = inquiry.against or settings.source
     own = Corpus.read(source, settings.data, progress=inquiry.progress, preflight=False)

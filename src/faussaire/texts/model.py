@@ -11,6 +11,7 @@ from torch import Tensor
 from faussaire.core.batch import RowDraws, mix
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
+from faussaire.sampling import seeded_rows
 from faussaire.texts.recurrent import counted
 from faussaire.texts.tokens import TextSpec
 from faussaire.texts.writing import Writer
@@ -53,9 +54,7 @@ class TextModel:
         Raises:
             UserError: none were asked for, or the temperature is below 0.
         """
-        rows = [(each, 0) for each in seeds] if seeds is not None else None
-        rows = rows or [(seed, start + row) for row in range(count)]
-        return self.spec.decode(self.tokens(rows, temperature))
+        return self.spec.decode(self.tokens(seeded_rows(count, seed, seeds, start), temperature))
 
     @torch.no_grad()
     def tokens(self, rows: Sequence[tuple[int, int]], temperature: float | None = None) -> Tensor:
@@ -64,8 +63,6 @@ class TextModel:
         Raises:
             UserError: none were asked for, or the temperature is below 0.
         """
-        if not rows:
-            raise UserError("No samples were asked for.", "Ask for at least one.")
         parts = []
         for first in range(0, len(rows), _BATCH):
             keys = [mix(*row) for row in rows[first : first + _BATCH]]
