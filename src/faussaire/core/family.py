@@ -91,7 +91,7 @@ class Family(Generic[ConfigT]):
             user asks for tiles.
         stylises: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
         partly_labelled: whether it learns from pictures with a label and from others without: its
-            batches have `labelled` pictures and their `labels` beside `images`, in an order of their own.
+            batches have `labelled` pictures and their `labels` beside `images`, in their own order.
         classifies: whether it tells the classes of pictures (`classify`).
         adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is

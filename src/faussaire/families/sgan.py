@@ -4,8 +4,8 @@ Improved Techniques for Training GANs. Tim Salimans, Ian Goodfellow, Wojciech Za
 Alec Radford, Xi Chen. 2016. arXiv 1606.03498, sections 3.1 (feature matching), 5 (semi-supervised
 learning), 6.1 and 6.2 (networks).
 
-The discriminator tells K classes and, as class K + 1, fakes. Of K + 1 logits one is free, so that of fakes
-is fixed at 0 (section 5). With l_k(x) the K others and
+The discriminator tells K classes and, as class K + 1, fakes. Of K + 1 logits one is free, so that of
+fakes is fixed at 0 (section 5). With l_k(x) the K others and
 
     Z(x) = sum_k exp l_k(x),    D(x) = Z(x) / (Z(x) + 1)    probability that x is real
 
@@ -19,7 +19,7 @@ and the generator matches the means of what the discriminator's last hidden laye
 
     |E_unlabelled f(x) - E_z f(G(z))|^2
 
-The generator's phase has pictures and noise of its own. Layers of the discriminator are weight-normalised,
+The generator's phase has pictures and noise of its own. The discriminator's layers are weight-normalised,
 y = s V x / |V| + b (Salimans and Kingma 2016, arXiv 1602.07868), with s and b such that y has mean 0 and
 deviation 1 in the first batch (its section 3). Classes are told with a moving average of the weights,
 and without noise.
@@ -177,7 +177,9 @@ class Normed(nn.Module):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Choose s and b such that y has mean 0 and deviation 1 over these inputs."""
-        y = self.along(x).transpose(0, 1).flatten(1)  # an output's values at all pictures and places
+        y = (
+            self.along(x).transpose(0, 1).flatten(1)
+        )  # an output's values at all pictures and places
         deviation = y.std(dim=1, correction=0).clamp(min=1e-6)
         self.scale.copy_(1.0 / deviation)
         self.bias.copy_(-y.mean(dim=1) / deviation)
@@ -248,7 +250,7 @@ class DenseDiscriminator(Discriminator):
 
 
 class ConvolutionalDiscriminator(Discriminator):
-    """Section 6.2: three convolutions to a block, the last of which halves, then one of 3x3 and two of 1x1.
+    """Section 6.2: blocks of three convolutions, the last of which halves; one of 3x3, two of 1x1.
 
     Pictures of 32 pixels are halved twice, larger ones until 8 to 15 pixels are left.
     """
@@ -353,9 +355,7 @@ class ConvolutionalGenerator(nn.Module):
 
 
 def _double(wide: int, narrow: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(
-        wide, narrow, 5, stride=2, padding=2, output_padding=1, bias=False
-    )
+    return nn.ConvTranspose2d(wide, narrow, 5, stride=2, padding=2, output_padding=1, bias=False)
 
 
 # ---- The game ----
@@ -426,12 +426,8 @@ class SGAN(Family[SGANConfig]):
         return {net: Adam(nets=(net,), lr=lr, betas=(config.beta1, 0.999)) for net in self.nets}
 
     def stages(self, total: int) -> Sequence[Stage]:
-        judge = Phase(
-            name="discriminator", nets=("discriminator",), loss=self.discriminator_loss
-        )
-        forge = Phase(
-            name="generator", nets=("generator",), loss=self.generator_loss, fresh=True
-        )
+        judge = Phase(name="discriminator", nets=("discriminator",), loss=self.discriminator_loss)
+        forge = Phase(name="generator", nets=("generator",), loss=self.generator_loss, fresh=True)
         return (Stage(name="adversarial", phases=(judge, forge)),)
 
     # ---- Losses ----
@@ -441,11 +437,12 @@ class SGAN(Family[SGANConfig]):
         self.initialise(batch, clock)
         half = 0.5 * self.config.unlabelled_weight
         labels = batch["labels"].long()
-        labelled = self.judge(batch["labelled"], batch.draws)[0]
-        real = self.evidence(batch["images"], batch.draws)
         with torch.no_grad():
             forged = self.forge(batch.draws)
-        fake = self.evidence(forged, batch.draws)
+        labelled, *others = self.judged_together(
+            (batch["labelled"], batch["images"], forged), batch.draws
+        )
+        real, fake = (logits.logsumexp(dim=1) for logits in others)
         batch.observe(
             {
                 "D(x)": real.sigmoid(),
@@ -480,9 +477,16 @@ class SGAN(Family[SGANConfig]):
         assert isinstance(net, Discriminator)
         return net(x, None if draws is None else net.noise(draws))
 
-    def evidence(self, x: Tensor, draws: Draws | None = None) -> Tensor:
+    def judged_together(self, parts: Sequence[Tensor], draws: Draws) -> tuple[Tensor, ...]:
+        """The logits (N, K) of several (N, C, H, W) in one pass, each with noise of its own."""
+        net = self.nets["discriminator"]
+        assert isinstance(net, Discriminator)
+        noise = tuple(map(torch.cat, zip(*(net.noise(draws) for _ in parts), strict=True)))
+        return net(torch.cat([*parts]), noise)[0].split([len(part) for part in parts])
+
+    def evidence(self, x: Tensor) -> Tensor:
         """log Z(x), (N,): the logit of D(x)."""
-        return self.judge(x, draws)[0].logsumexp(dim=1)
+        return self.judge(x)[0].logsumexp(dim=1)
 
     def forge(self, draws: Draws) -> Tensor:
         """G(z)."""
