@@ -19,10 +19,10 @@ and the generator matches the means of what the discriminator's last hidden laye
 
     |E_unlabelled f(x) - E_z f(G(z))|^2
 
-The generator's phase has pictures and noise of its own. The discriminator's layers are weight-normalised,
-y = s V x / |V| + b (Salimans and Kingma 2016, arXiv 1602.07868), with s and b such that y has mean 0 and
-deviation 1 in the first batch (its section 3). Classes are told with a moving average of the weights,
-and without noise.
+The generator's phase has pictures and noise of its own. The discriminator's layers are
+weight-normalised, y = s V x / |V| + b (Salimans and Kingma 2016, arXiv 1602.07868), with s and b such
+that y has mean 0 and deviation 1 in the first batch (its section 3). Classes are told with a moving
+average of the weights, and without noise.
 
 Two pairs of networks, with Adam of beta1 0.5 and batches of 100 labelled and 100 unlabelled pictures:
 - dense, for small grey pictures (section 6.1, MNIST): the generator 100-500-500-pixels with softplus and
