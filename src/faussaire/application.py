@@ -282,7 +282,7 @@ def gather(words: Sequence[Path], out: Path, ending: str | None = None) -> list[
     """
     found: list[tuple[Path, Path]] = []
     for word in words:
-        found.extend(_meant(word, out))
+        found.extend(meant(word, out))
     if not found:
         raise UserError(
             f"There are no pictures in {', '.join(map(str, words))}.",
@@ -307,11 +307,20 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def _meant(word: Path, out: Path) -> Iterator[tuple[Path, Path]]:
-    """Files, each with its name below what was named, without those in a folder of results inside."""
+def meant(word: Path, out: Path | None) -> Iterator[tuple[Path, Path]]:
+    """Files, each with its name below what was named.
+
+    Args:
+        word: a file, a folder or a pattern.
+        out: a folder of results, whose files are left out where it lies inside.
+
+    Raises:
+        UserError: nothing there.
+    """
     if word.is_dir():
-        results, here = out.resolve(), word.resolve()
-        own = results.relative_to(here).parts if results.is_relative_to(here) else ()
+        own: tuple[str, ...] = ()
+        if out is not None and out.resolve().is_relative_to(word.resolve()):
+            own = out.resolve().relative_to(word.resolve()).parts
         for path in sorted(word.rglob("*")):
             below = path.relative_to(word)
             hidden = any(part.startswith(".") for part in below.parts)

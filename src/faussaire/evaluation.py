@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from faussaire.classification import LEAST, Tally, Test
 from faussaire.core.config import Settings, resolve
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.figures import (
     METRICS,
+    OF_SETS,
+    Figure,
     choose_metrics,
     metrics_of,
 )
@@ -27,8 +31,17 @@ from faussaire.data.sources import open_source
 from faussaire.examination import prepare
 from faussaire.families import load_family
 from faussaire.marking import choose_tools, examine
-from faussaire.material import read_material
-from faussaire.measuring import Evaluation, Inquiry, Options, measure, place_of, require_modality
+from faussaire.material import PictureMaterial, read_material
+from faussaire.measuring import (
+    Evaluation,
+    Inquiry,
+    Options,
+    Sheet,
+    facts_of,
+    measure,
+    place_of,
+    require_modality,
+)
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.modality import load_modality
 from faussaire.model import Model
@@ -116,9 +129,11 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
             labels=None,
             classes=inquiry.classes or _classes_of(against, settings.data.classes),
             resolution=(model.spec.height, model.spec.width),
+            **({"labels_only": None, "holdout": 0.0} if kind.partly_labelled else {}),
         )
         settings = dataclasses.replace(settings, data=data)
-    images = read_material(settings, kind, progress=progress, preflight=False).images
+    material = read_material(settings, kind, progress=progress, preflight=False)
+    images = material.images
     notes: list[str] = []
     trained_on = run.read("data.json").get("key")
     if against is None and trained_on not in (None, images.key):
@@ -130,17 +145,37 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
     reals = Packed(images, name, options.reference(model.device))
     count = options.samples(model.device)
     fakes = samples_like(model.family, model.device, reals, count, options.seed)
-    found = measure(
-        fakes,
-        reals,
-        options,
-        device=model.device,
-        circumstances=place_of(run, model.examples, trained_on or ""),
-        progress=progress,
-        note=note,
-    )
+    place = place_of(run, model.examples, trained_on or "")
+    asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
+    told: tuple[Figure, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
+    must = "accuracy" in asked
+    if must or (kind.classifies and material.labelling is not None):
+        test = labelled_test(model.family, material, None if against is None else name)
+        if must or (len(test.rows) >= LEAST and options.metrics in (None, "all")):
+            figure, tally = accuracy(model.family, model.device, test, options, place, progress)
+            told, sheets = (figure,), (tally.sheet(),)
+    rest = tuple(name for name in asked if name != "accuracy")
+    if must and rest:
+        options = dataclasses.replace(options, metrics=rest)
+    if must and not rest:
+        found = Evaluation(
+            title="", against=f"{told[0].provenance.count:,} labelled pictures", figures=()
+        )
+    else:
+        found = measure(
+            fakes,
+            reals,
+            options,
+            device=model.device,
+            circumstances=place,
+            progress=progress,
+            note=note,
+        )
     return dataclasses.replace(
         found,
+        figures=(*told, *found.figures),
+        sheets=(*sheets, *found.sheets),
         neighbours=found.neighbours if against is None else None,
         title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
         notes=(*notes, *found.notes),
@@ -329,6 +364,58 @@ def own_size(source: Source, progress: Progress | None = None) -> tuple[int, int
         f"The pictures of '{source.path}' have {len(sizes)} sizes, from {w1}x{h1} to {w2}x{h2}.",
         "Bring them to one size with --resolution, such as --resolution 256.",
     )
+
+
+def labelled_test(family: Family[Any], material: PictureMaterial, name: str | None = None) -> Test:
+    """Labelled pictures to ask a family that tells classes for.
+
+    Args:
+        family: that is asked.
+        material: the pictures.
+        name: in figures, of a set of which all labelled pictures are asked; None: those held out.
+
+    Raises:
+        UserError: the family tells no classes.
+    """
+    if not family.classifies or material.labelling is None:
+        raise UserError(
+            "accuracy is of models that tell the classes of labelled pictures, and "
+            f"{'no picture here has a label' if family.classifies else 'this one tells none'}.",
+            "Leave it out of the metrics, or give pictures with labels to a run of sgan.",
+        )
+    labelling, classes = material.labelling, material.images.classes
+    # Of another set, which may have fewer classes, or others: those of the model alone count.
+    numbers = {name: number for number, name in enumerate(family.spec.classes)}
+    known = np.array([numbers.get(name, -1) for name in classes])
+    rows = labelling.tests if name is None else labelling.told
+    rows = rows[known[labelling.labels[rows]] >= 0]
+    return Test(
+        pixels=material.images.pixels,
+        rows=rows,
+        labels=known[labelling.labels[rows]],
+        classes=tuple(family.spec.classes),
+        name=name or "held-out",
+        key=material.key,
+    )
+
+
+def accuracy(
+    family: Family[Any],
+    device: Device,
+    test: Test,
+    options: Options,
+    place: Mapping[str, Any],
+    progress: Progress | None,
+) -> tuple[Figure, Tally]:
+    """The share of a test's pictures whose class a family tells, and which it takes for which.
+
+    Raises:
+        UserError: too few pictures.
+    """
+    began = time.monotonic()
+    figure, tally = test.measure(family, device, progress)
+    facts = facts_of(place, options, time.monotonic() - began, device)
+    return dataclasses.replace(figure, circumstances=facts), tally
 
 
 def samples_like(

@@ -272,6 +272,10 @@ def choose_tools(
     left: dict[str, UserError] = {}
     hint = "Leave it out of --metrics; `faussaire evaluate --explain` says what each means."
     for name in names:
+        if METRICS[name].classes:
+            left[name] = UserError(
+                f"{name} is of models that tell classes, and this one does not.", hint
+            )
         if METRICS[name].pairs and (why := refusal(name, family, examination)):
             left[name] = UserError(why, hint)
     perceptual = extractor = None
@@ -280,7 +284,7 @@ def choose_tools(
             perceptual = open_perceptual(options.weights, device.name)
         except Unavailable as error:
             left["perceptual"] = error
-    of_sets = [name for name in names if not METRICS[name].pairs]
+    of_sets = [name for name in names if not (METRICS[name].pairs or METRICS[name].classes)]
     if FEATURE_METRICS & {*of_sets}:
         extractor = find_extractor(options, device, tell, progress)
     for way in examination.ways if of_sets else ():

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ImageColor
 
 from faussaire.core.batch import mix
-from faussaire.core.config import PictureData, Settings
+from faussaire.core.config import PartlyLabelledData, PictureData, Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.quantity import format_resolution
@@ -26,6 +26,7 @@ from faussaire.data.plan import PackOptions
 from faussaire.data.source import Source, digest
 from faussaire.data.sources import open_source
 from faussaire.data.stream import Stream
+from faussaire.labelling import Labelling
 
 _CHANNELS = {"auto": "auto", "grey": "L", "rgb": "RGB", "rgba": "RGBA"}
 
@@ -45,6 +46,8 @@ class PictureMaterial:
         report: what the preflight says of `images`; None: it was not asked.
         alone: pictures without a partner: [{"name", "side", "reason"}].
         own_inputs: channels of inputs that the family makes itself; 0: none.
+        labelling: for families that learn from pictures with and without a label: who has one, in
+            place of `images.labels`.
     """
 
     images: Images
@@ -55,6 +58,7 @@ class PictureMaterial:
     alone: tuple[Mapping[str, str], ...] = ()
     pair_notes: tuple[str, ...] = ()
     own_inputs: int = 0
+    labelling: Labelling | None = None
 
     @property
     def sets(self) -> dict[str, Images]:
@@ -82,7 +86,8 @@ class PictureMaterial:
     @property
     def notes(self) -> list[str]:
         """What the user should know of it, as sentences."""
-        return [*self.pair_notes, *(note for images in self.sets.values() for note in images.notes)]
+        own = [*self.pair_notes, *([] if self.labelling is None else [self.labelling.note])]
+        return [*own, *(note for images in self.sets.values() for note in images.notes)]
 
     @property
     def tables(self) -> list[dict[str, np.ndarray]]:
@@ -148,11 +153,16 @@ class PictureMaterial:
     def stream(self, data: PictureData, *, seed: int, rank: int, world: int) -> Stream:
         """The endless stream of one process."""
         rows = [train if len(unseen) else None for train, unseen in self.split(data.holdout)]
-        names = tuple(self.sets)
+        tables, wide, known = self._tables(self.wide), dict(self.wide), self.labelling
+        if known is not None:  # the same pictures once more, those with a label, in their own order
+            wide["labelled"] = wide["images"]
+            tables.append({"labelled": wide["images"], "labels": known.labels})
+            rows.append(known.told)
+        names = tuple(wide)
         size = self.images.resolution
-        cut = {name: size for name in names if self.wide[name].shape[1:3] != size}
+        cut = {name: size for name in names if wide[name].shape[1:3] != size}
         return Stream(
-            self._tables(self.wide),
+            tables,
             rows=rows,
             seed=seed,
             flip=names if data.flip else (),
@@ -279,7 +289,12 @@ def read_material(
     with ExitStack() as open_sources:
         if needs == "one":
             source = open_sources.enter_context(
-                open_source(settings.source, classes=data.classes, labels=data.labels)
+                open_source(
+                    settings.source,
+                    classes=data.classes,
+                    labels=data.labels,
+                    partial=kind.partly_labelled,
+                )
             )
             return _one(source, settings, kind, options, progress, preflight)
         alone, notes = (), ()
@@ -383,10 +398,33 @@ def _one(
     if preflight:
         report = _report(source, kind, options, settings.data.resolution, progress)
     return PictureMaterial(
-        images=_middle(images, asked),
+        images=_middle(
+            dataclasses.replace(images, labels=None) if kind.partly_labelled else images, asked
+        ),
         wide={"images": images.pixels},
         report=report,
         own_inputs=kind.makes(settings.model, images.channels),
+        labelling=_labelling(images, settings.data) if kind.partly_labelled else None,
+    )
+
+
+def _labelling(images: Images, data: PictureData) -> Labelling | None:
+    """Who has a label; None where nobody has.
+
+    Raises:
+        UserError: a class would have no label to learn from.
+    """
+    if images.labels is None:
+        return None
+    train, held = split(len(images), data.holdout, tile_counts(images))
+    assert isinstance(data, PartlyLabelledData)
+    return Labelling.of(
+        images.labels,
+        images.classes,
+        train,
+        held,
+        only=data.labels_only,
+        seed=data.labels_seed,
     )
 
 

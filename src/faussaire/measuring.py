@@ -271,6 +271,11 @@ def measure(
     asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
     require_modality(asked, "pictures", "pictures")
     for name in asked:
+        if METRICS[name].classes:
+            raise UserError(
+                f"{name} is of models that tell classes, and nothing here does.",
+                "Leave it out of --metrics; runs of sgan have it.",
+            )
         if METRICS[name].pairs:
             raise UserError(
                 f"{name} compares each picture with the one that it should be, and there are no pairs.",

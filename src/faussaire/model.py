@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from faussaire.application import Opened, answer
+from faussaire.classification import prepared, probabilities
 from faussaire.core.batch import RowDraws, mix
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.config import resolve
@@ -30,6 +32,29 @@ from faussaire.report import pictures
 from faussaire.sampling import class_numbers, seeded_rows
 
 _BATCH = 64
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What a model tells of N pictures.
+
+    Attributes:
+        names: of the K classes.
+        probabilities: (N, K) float32 on the CPU; rows sum to 1.
+    """
+
+    names: tuple[str, ...]
+    probabilities: Tensor
+
+    @property
+    def numbers(self) -> Tensor:
+        """The most probable class of each picture, (N,) int64."""
+        return self.probabilities.argmax(dim=1)
+
+    @property
+    def told(self) -> list[str]:
+        """Their names."""
+        return [self.names[number] for number in self.numbers.tolist()]
 
 
 class Model:
@@ -233,6 +258,39 @@ class Model:
             labels = labels.to(self.device.name)
         images = self.family.sample(draws, labels=labels, latents=latents, truncation=truncation)
         return images.clamp(-1.0, 1.0).add(1.0).div(2.0).float().cpu()
+
+    def classify(
+        self, images: Picture | np.ndarray | Tensor | Sequence[Picture | np.ndarray]
+    ) -> Classes:
+        """The classes of pictures.
+
+        Args:
+            images: a path, a Pillow image or uint8 (H, W) or (H, W, C), or several of these, of any
+                size, which are brought to that of the model as training does it with `fit="crop"`; or
+                float (N, C, H, W) in [0, 1] of the model's own size and channels.
+
+        Raises:
+            UserError: the model tells no classes, a file cannot be read, or a tensor has another size.
+        """
+        if isinstance(images, Tensor):
+            if tuple(images.shape[1:]) != self.spec.shape:
+                raise UserError(
+                    f"Pictures of shape {tuple(images.shape[1:])} do not fit this model, which tells "
+                    f"classes of {self.spec.shape}.",
+                    "Resize them, or give Pillow images or paths.",
+                )
+            with torch.no_grad():
+                x = images.float().mul(2.0).sub(1.0)
+                parts = [
+                    self.family.classify(part.to(self.device.name)) for part in x.split(_BATCH)
+                ]
+            return Classes(self.spec.classes, torch.cat(parts).float().cpu())
+        one = isinstance(images, str | Path | Image.Image | np.ndarray)
+        pixels = [
+            prepared(_opened(image).image(), self.spec) for image in ([images] if one else images)
+        ]
+        found = probabilities(self.family, self.device, np.stack(pixels))
+        return Classes(self.spec.classes, found)
 
     def pictures(self, count: int = 16, **how: Any) -> list[Image.Image]:
         """`sample` as Pillow images."""

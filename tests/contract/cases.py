@@ -115,6 +115,27 @@ def _family(name: str, **settings: Any) -> Case:
     )
 
 
+def _partly_labelled(name: str, **settings: Any) -> Case:
+    """A family that learns from pictures with a label and from others without."""
+
+    def tables(spec: Pictures) -> list[dict[str, np.ndarray]]:
+        known = pictures(spec)
+        told = {"labelled": known["images"][::3], "labels": known["labels"][::3]}
+        return [{"images": known["images"]}, told]
+
+    def together(spec: Pictures) -> dict[str, np.ndarray]:
+        known = pictures(spec)
+        return {"images": known["images"], "labelled": known["images"], "labels": known["labels"]}
+
+    return replace(
+        _family(name, **settings),
+        stream=lambda rank, world: Stream(
+            tables(SMALL), seed=3, flip=("images", "labelled"), rank=rank, world=world
+        ),
+        table=together,
+    )
+
+
 def _translator(
     name: str,
     *,
@@ -264,6 +285,10 @@ FAMILIES = [
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
     _family("fastgan", width=4, latent=16),
     _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),
+    _partly_labelled("sgan", width=4, generator_width=4),
+    _partly_labelled(
+        "sgan", net="dense", hidden="24,16", generator_hidden="16,16", latent=8, lr=1e-3
+    ),
     _translator("pix2pix", inputs=1, width=8),
     _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
     _translator(

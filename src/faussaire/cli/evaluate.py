@@ -15,7 +15,7 @@ from faussaire.core.config import Count, Resolution
 from faussaire.core.errors import UserError
 from faussaire.core.figures import METRICS, Figure, choose_metrics
 from faussaire.core.quantity import format_duration
-from faussaire.report.figures import GIVEN
+from faussaire.report.figures import given
 
 if TYPE_CHECKING:
     from faussaire.measuring import Evaluation
@@ -151,8 +151,8 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
             out.print(
                 "real: the same of real ones, or between parts of them, of the counts in brackets"
             )
-    if any(figure.given is not None for figure in found.figures):
-        out.print(f"as given: {GIVEN[found.figures[0].metric.modality]}: no skill")
+    if what := given(found.figures):
+        out.print(f"as given: {what}: no skill")
     out.print()
     header, *rows = lines(found.figures)
     out.print(f"[dim]{header}[/]")

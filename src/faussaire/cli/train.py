@@ -333,7 +333,14 @@ def _farewell(run_folder: Run) -> None:
         [f"  more samples   faussaire sample {word} --count 16 --out made/"],
     )
     python = f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)"
-    if families.load_family(family).applies:
+    kind = families.load_family(family)
+    if kind.classifies:
+        uses = [
+            f"  tell classes   faussaire classify {word} pictures/ --out predictions.csv",
+            uses[0],
+        ]
+        python = f"  from Python    faussaire.load({str(path)!r}).classify('picture.png').told"
+    if kind.applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
     for line in (

@@ -255,6 +255,13 @@ class Batch:
         sums = AllSum.apply(values.sum(), self._sum)
         return sums * (self.size / (self.total * values.numel()))
 
+    def mean_row(self, rows: Tensor) -> Tensor:
+        """The mean of rows (N, ...) over those of all processes, (...), differentiable.
+
+        Of a part of a batch, as `mean`.
+        """
+        return AllSum.apply(rows.sum(dim=0), self._sum) / self.total
+
     def own(self, rows: Tensor) -> Tensor:
         """This process's share of rows over all processes: (total, ...) -> (N, ...)."""
         return rows[self._own]

@@ -153,6 +153,27 @@ class PictureData(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PartlyLabelledData(PictureData):
+    """How pictures are read of which some have a label.
+
+    A picture without one has no row in labels.csv, or an empty one, or -1 among an array's labels. With
+    --classes folders it lies in no folder of a class, or in one called `unlabelled`.
+
+    Attributes:
+        labels_only: tell training so few labels, as many of each class, and hide the others: to see
+            how well it would do with so few. Held-out pictures keep theirs. None: all.
+        labels_seed: which they are.
+    """
+
+    labels_only: Count | None = None
+    labels_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, labels_seed=(0, None))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TwoData(PictureData):
     """How two sets of pictures are read, which are no pairs.
 

@@ -90,6 +90,9 @@ class Family(Generic[ConfigT]):
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
         stylises: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
+        partly_labelled: whether it learns from pictures with a label and from others without: its
+            batches have `labelled` pictures and their `labels` beside `images`, in their own order.
+        classifies: whether it tells the classes of pictures (`classify`).
         adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
@@ -115,6 +118,8 @@ class Family(Generic[ConfigT]):
     tiles: ClassVar[bool] = True
     stylises: ClassVar[bool] = False
     fills: ClassVar[bool] = False
+    partly_labelled: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
@@ -254,6 +259,17 @@ class Family(Generic[ConfigT]):
             draws: randomness for N rows; each row depends on its own draws alone.
         """
         raise NotImplementedError
+
+    def classify(self, x: Tensor) -> Tensor:
+        """How probable each class is: (N, C, H, W) in [-1, 1] to (N, K), rows of which sum to 1.
+
+        Raises:
+            UserError: the family tells no classes.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} tells no classes.",
+            "Train one that does: faussaire train sgan pictures/ --labels labels.csv",
+        )
 
     def inverse(self) -> Self:
         """A view that applies the other way round.

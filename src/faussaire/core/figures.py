@@ -37,6 +37,7 @@ class Metric:
         reading: a sentence for who has never met it.
         source: the paper.
         pairs: whether each picture is compared with the one that it should be; else sets are.
+        classes: whether it is of the classes that a model tells of labelled pictures; no set is then.
         modality: the kind of data that it is of.
     """
 
@@ -46,6 +47,7 @@ class Metric:
     reading: str
     source: str
     pairs: bool = False
+    classes: bool = False
     modality: str = "pictures"
 
 
@@ -345,6 +347,15 @@ _ALL = (
         modality="music",
     ),
     Metric(
+        "accuracy",
+        "Accuracy",
+        "higher",
+        "The share of labelled pictures whose class the model tells. As given: what telling always the "
+        "most frequent class gets.",
+        "pictures that were not trained on",
+        classes=True,
+    ),
+    Metric(
         "log-mel",
         "Log-mel distance",
         "lower",
@@ -437,7 +448,9 @@ _ALL = (
 METRICS = {metric.name: metric for metric in _ALL}
 assert len(METRICS) == len(_ALL), "two metrics have one name"
 OF_SETS = tuple(
-    metric.name for metric in METRICS.values() if metric.modality == "pictures" and not metric.pairs
+    metric.name
+    for metric in METRICS.values()
+    if metric.modality == "pictures" and not (metric.pairs or metric.classes)
 )
 """Metrics of sets of pictures, whatever they were made of."""
 

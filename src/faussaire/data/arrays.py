@@ -22,6 +22,10 @@ _PICTURE_KEYS = ("x", "images", "data", "arr_0")
 _LABEL_KEYS = ("y", "labels", "label", "targets", "arr_1")
 
 
+NO_LABEL = ("-1", "")
+"""How arrays write that a picture has no label, where that may be."""
+
+
 class Pictures(Source):
     """An array of pictures of one size; the pixels are read when first needed."""
 
@@ -55,6 +59,8 @@ class Pictures(Source):
         labels: list[str | None] = [None] * count
         if values is not None:
             labels = [*label_names(values, count, self.path)]
+        if self.partial:
+            labels = [None if label in NO_LABEL else label for label in labels]
         width = len(str(count - 1))
         names = [f"{i:0{width}d}" for i in range(count)]
         return Listing(names, labels, [self._token] * count, list(range(count)))

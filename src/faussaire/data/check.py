@@ -11,7 +11,7 @@ import numpy as np
 
 from faussaire.data import duplicates
 from faussaire.data.fit import Fit
-from faussaire.data.labels import class_order
+from faussaire.data.labels import class_order, told_labels
 from faussaire.data.parallel import Progress
 from faussaire.data.plan import (
     Channels,
@@ -187,6 +187,9 @@ def judge(source: Source, seen: Scan, options: PackOptions) -> Check:
     counts = Counter(label for r in rows.tolist() if (label := labels[r]) is not None)
     same, alike = _duplicates(seen, rows)
     flags = seen.flags[rows]
+    notes = list(source.notes)
+    if 0 < sum(counts.values()) < seen.good.sum():
+        notes.append(f"{told_labels([*counts.values()], int(seen.good.sum()))}.")
     result = Check(
         path=source.path,
         kind=source.kind,
@@ -207,7 +210,7 @@ def judge(source: Source, seen: Scan, options: PackOptions) -> Check:
         near_duplicates=[[names[r] for r in group] for group in alike],
         left_out=left_out,
         skipped=dict(source.skipped.most_common()),
-        notes=list(source.notes),
+        notes=notes,
         examples=examples,
     )
     result.warnings.extend(_warnings(result, seen.sizes[rows], options.fit))
@@ -288,6 +291,8 @@ def _faults(c: Check) -> list[Warning]:
     }
     for kind, count in kinds.most_common():
         text = f"{count:,} of {c.total:,} pictures {words[kind]}; they will be left out."
+        if kind == "unlabelled":
+            text = f"{text[:-1]}, but by families that learn from both (sgan)."
         out.append(Warning(kind, text))
     return out
 

@@ -49,7 +49,7 @@ class NamedFiles(Source):
         if self.classes == "none":
             return [None] * len(names)
         if self.classes == "folders":
-            return from_folders(names, self.path)
+            return from_folders(names, self.path, partial=self.partial)
         if self.labels is not None:
             labels, notes = apply_table(names, from_table(self.labels, self.classes), self.labels)
             self.notes += notes

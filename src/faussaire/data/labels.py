@@ -25,6 +25,8 @@ FILE_COLUMNS = [
 ]
 LABEL_COLUMNS = ["label", "class", "category", "target", "y"]
 AUTO = ("auto", "folders", "none")
+UNLABELLED = ("unlabelled", "unlabeled")
+"""Folders of pictures without a class, where there may be such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,18 @@ def apply_table(
     return labels, notes
 
 
-def from_folders(names: Sequence[str], where: str) -> list[str | None]:
-    """The first folder of each name that tells pictures apart is its class."""
+def from_folders(names: Sequence[str], where: str, *, partial: bool = False) -> list[str | None]:
+    """The first folder of each name that tells pictures apart is its class.
+
+    Args:
+        names: with forward slashes.
+        where: they lie, in errors.
+        partial: pictures in no folder, or in one of `UNLABELLED`, have no class; else the former are
+            refused, and the latter are a class.
+
+    Raises:
+        UserError: a picture lies in no folder.
+    """
     parts = [PurePosixPath(name).parts for name in names]
     depth = 0
     # An archive usually wraps everything in one folder, which is no class.
@@ -148,6 +160,11 @@ def from_folders(names: Sequence[str], where: str) -> list[str | None]:
     ):
         depth += 1
     loose = [name for name, p in zip(names, parts, strict=True) if len(p) < depth + 2]
+    if partial:
+        return [
+            p[depth] if len(p) > depth + 1 and p[depth].lower() not in UNLABELLED else None
+            for p in parts
+        ]
     if loose:
         raise UserError(
             f"{len(loose)} pictures of '{where}' lie in no sub-folder, so they have no class "
@@ -155,6 +172,16 @@ def from_folders(names: Sequence[str], where: str) -> list[str | None]:
             "Move them into a folder per class, or give classes=none.",
         )
     return [p[depth] for p in parts]
+
+
+def told_labels(counts: Sequence[int], total: int, noun: str = "pictures") -> str:
+    """`100 of 9,000 pictures have a label: 10 a class`, from how many each class has."""
+    labelled = sum(counts)
+    if not labelled:
+        return f"None of {total:,} {noun} has a label"
+    low, high = min(counts), max(counts)
+    each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return f"{labelled:,} of {total:,} {noun} have a label: {each} a class"
 
 
 def class_order(labels: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 ```
 <cache>/packs/<key>/pixels.npy   uint8 (N, H, W, C), in the order of the source
-                    labels.npy   int64 (N,), where every picture has a class
+                    labels.npy   int64 (N,), where pictures have classes; -1: this one has none
                     meta.json    names, classes, options, what was left out and why
 <cache>/stamps/<stamp>.json      what this source, untouched since, was packed to
 ```
@@ -52,7 +52,8 @@ class Images:
 
     Args:
         pixels: uint8 (N, H, W, C), read-only and memory-mapped.
-        labels: int64 (N,) indices into `classes`, or None.
+        labels: int64 (N,) indices into `classes`, or None; of a `partial` source -1 where a picture has
+            no label.
         classes: class names; empty without labels.
         names: each picture's name in its source; of tiles, `name#row,column`.
         key: of the content and the options; equal keys mean equal arrays.
@@ -189,7 +190,8 @@ def _build(
             size = file.tell()
         if plan.classes:
             index = {name: i for i, name in enumerate(plan.classes)}
-            values = [index[label] for r in plan.rows.tolist() if (label := labels[r]) is not None]
+            own = (labels[r] for r in plan.rows.tolist())
+            values = [-1 if label is None else index[label] for label in own]
             values = np.repeat(np.array(values, np.int64), plan.counts)
             np.save(temporary / "labels.npy", values, allow_pickle=False)
         meta = {

@@ -136,7 +136,7 @@ class Plan:
 def usable(source: Source, seen: Scan) -> tuple[np.ndarray, list[dict[str, str]]]:
     """Rows to use, and [{"name", "kind", "reason"}] of those to leave out.
 
-    Where some pictures have a label, those without are left out.
+    Where some pictures have a label, those without are left out, unless the source is `partial`.
     """
     names, labels = source.listing.names, source.listing.labels
     left_out = [
@@ -144,7 +144,7 @@ def usable(source: Source, seen: Scan) -> tuple[np.ndarray, list[dict[str, str]]
         for row, (kind, reason) in sorted(seen.faults.items())
     ]
     good = seen.good
-    if any(label is not None for label in labels):
+    if not source.partial and any(label is not None for label in labels):
         unlabelled = np.array([label is None for label in labels]) & good
         left_out += [
             {"name": names[row], "kind": "unlabelled", "reason": "has no label"}

@@ -114,10 +114,13 @@ class Source(Closing, ABC):
         skipped: what was passed over and how often, by reason or extension.
         complete: its rows were chosen one by one, to stay aligned with others, so that `pack` must
             not leave any of them out.
+        partial: pictures without a label are wanted beside those with one. To be set before anything is
+            asked of it.
     """
 
     kind: str
     complete: bool = False
+    partial: bool = False
 
     def __init__(self, path: str, classes: str) -> None:
         self.path = path
@@ -156,7 +159,8 @@ class Source(Closing, ABC):
 
     def stamp(self) -> str:
         """Changes when anything in the source may have changed, or its labels."""
-        return digest(self.identity, self.classes, *self._stamp())
+        how = ("partial",) if self.partial else ()
+        return digest(self.identity, self.classes, *how, *self._stamp())
 
     def block(self, start: int, stop: int) -> np.ndarray | None:
         """Items start..stop-1 as uint8 (n, H, W, C) if they lie in one array, else None."""

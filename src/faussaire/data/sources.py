@@ -19,7 +19,11 @@ _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def open_source(
-    source: str | Path, *, classes: str = "auto", labels: str | Path | None = None
+    source: str | Path,
+    *,
+    classes: str = "auto",
+    labels: str | Path | None = None,
+    partial: bool = False,
 ) -> Source:
     """Open a set of pictures.
 
@@ -30,6 +34,7 @@ def open_source(
             the labels of an array), "folders" makes sub-folders classes, "none" wants none, and
             any other word is the name of a column in the table.
         labels: a CSV (file, label) for a folder or archive; an `.npy` or IDX file for an array.
+        partial: keep pictures without a label beside those with one.
 
     Raises:
         UserError: if there is nothing at `source`, or it is none of these.
@@ -37,11 +42,11 @@ def open_source(
     text = str(source)
     if text.startswith("hf:"):
         _no_labels(labels, text)
-        return Hub(text, classes)
+        return _partly(Hub(text, classes), partial)
     path = Path(text).expanduser()
     if text == "digits" and not path.exists():
         _no_labels(labels, text)
-        return Digits(text, classes)
+        return _partly(Digits(text, classes), partial)
     if not path.exists():
         raise missing(path)
     table = None if labels is None else Path(labels).expanduser()
@@ -52,10 +57,18 @@ def open_source(
             f"labels='{table}' and classes={classes} contradict each other.",
             "Give one of them; or classes=COLUMN to choose a column of the table.",
         )
-    opened = _open_folder(path, classes, table) if path.is_dir() else _open(path, classes, table)
+    opened = Folder(path, classes, table) if path.is_dir() else _open(path, classes, table)
+    _partly(opened, partial)
+    if isinstance(opened, Folder):
+        _require_pictures(opened, path)
     if len(classes) == 0:
         raise UserError("classes is empty.", f"Give one of {', '.join(AUTO)}, or a column's name.")
     return opened
+
+
+def _partly(source: Source, partial: bool) -> Source:
+    source.partial = partial
+    return source
 
 
 def _open(path: Path, classes: str, labels: Path | None) -> Source:
@@ -87,11 +100,9 @@ def _open(path: Path, classes: str, labels: Path | None) -> Source:
     )
 
 
-def _open_folder(path: Path, classes: str, labels: Path | None) -> Folder:
-    folder = Folder(path, classes, labels)
-    if len(folder) > 0:
-        return folder
-    raise UserError(f"'{path}' holds no pictures{_what_else(folder)}.", _hint(path))
+def _require_pictures(folder: Folder, path: Path) -> None:
+    if len(folder) == 0:
+        raise UserError(f"'{path}' holds no pictures{_what_else(folder)}.", _hint(path))
 
 
 def _what_else(folder: Folder) -> str:

@@ -34,6 +34,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "msggan": ("msggan", "MSGGAN"),
     "musegan": ("musegan", "MuseGAN"),
     "seqgan": ("seqgan", "SeqGAN"),
+    "sgan": ("sgan", "SGAN"),
     "sngan": ("sngan", "SNGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),

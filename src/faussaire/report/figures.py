@@ -12,11 +12,19 @@ from faussaire.core.figures import METRICS, Figure, Provenance
 from faussaire.report.curves import Chart, line_chart
 from faussaire.report.history import Series
 
-GIVEN = {
+_GIVEN = {
     "pictures": "of the inputs, enlarged or with their holes filled by a mean",
+    "classes": "of always telling the most frequent class",
     "tables": "of columns that were each shuffled by themselves",
 }
-"""What figures "as given" are of, by modality: what no skill gets."""
+
+
+def given(figures: Iterable[Figure]) -> str:
+    """What "as given" is of in these figures, in words: what no skill gets; empty: nothing has it."""
+    metric = next((figure.metric for figure in figures if figure.given is not None), None)
+    return "" if metric is None else _GIVEN["classes" if metric.classes else metric.modality]
+
+
 BETTER = {"lower": "lower", "higher": "higher", "real": "as for real ones"}
 
 

@@ -24,7 +24,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.figures import Figure, read_figures
 from faussaire.core.quantity import format_bytes, format_count, format_duration
 from faussaire.report.curves import line_chart
-from faussaire.report.figures import GIVEN, Curve, figure_curves, figure_rows
+from faussaire.report.figures import Curve, figure_curves, figure_rows, given
 from faussaire.report.files import whole
 from faussaire.report.history import History, Series, read_events
 from faussaire.report.vitals import told_verdicts, vital_charts
@@ -148,7 +148,7 @@ def render(run: Path, now: float | None = None) -> str:
         verdicts=told_verdicts(history, config),
         vitals=vital_charts(history.vitals, _marks(history)),
         measured=figure_rows(measured),
-        given=GIVEN.get(modality, ""),
+        given=given(measured),
         any_given=any(figure.given is not None for figure in measured),
         measured_curves=figure_curves(measured, _marks(history)),
         neighbours=_embed(run / "evaluation" / "neighbours.png", _NEIGHBOURS, problems),
