@@ -206,7 +206,7 @@ def forged(
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
-LABELS = {"conditional", "loss", "optimiser", "noise", "make", "net", "generator"}
+LABELS = {"conditional", "rotation", "loss", "optimiser", "noise", "make", "net", "generator"}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -259,6 +259,9 @@ FAMILIES = [
     _family("biggan", width=4, chunk=4, shared=8),
     _family("biggan", width=4, chunk=4, shared=8, conditional=True, attention=8, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
+    _family("dcgan", width=8, rotation=1.0, conditional=True),
+    _family("sngan", width=8, max_width=16, rotation=1.0),
+    _family("biggan", width=4, chunk=4, shared=8, rotation=1.0),
     _family("stylegan2", **STYLEGAN2),
     _family("stylegan2", **{**STYLEGAN2, "noise": False, "mixing": 0.0, "path_length": 0.0}),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),

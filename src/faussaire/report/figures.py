@@ -14,6 +14,7 @@ from faussaire.report.history import Series
 
 GIVEN = {
     "pictures": "of the inputs, enlarged or with their holes filled by a mean",
+    "pretext": "of guessing",
     "tables": "of columns that were each shuffled by themselves",
 }
 """What figures "as given" are of, by modality: what no skill gets."""
