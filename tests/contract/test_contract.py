@@ -189,6 +189,7 @@ def test_samples_are_determined_by_the_seed_and_do_not_depend_on_their_number(ca
     torch.testing.assert_close(few.float(), many[:3].float(), atol=1e-4, rtol=1e-4)
     draws_nothing = (
         "painting",
+        "pretext",
         "cyclegan",
         "superres",
         "colorize",

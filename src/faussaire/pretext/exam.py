@@ -21,6 +21,8 @@ from faussaire.report.pictures import grid, to_uint8
 
 MOST = 2_000
 """Examples that are asked about: pictures, or triplets of frames."""
+_TRIPLETS = 8
+"""Triplets that are drawn for each window that is held out, at most."""
 _BATCH = 32
 _SHOWN = 24
 _RIGHT, _WRONG, _BORDER = (40, 170, 90), (210, 60, 50), 2
@@ -68,7 +70,8 @@ class Exam:
             rows = np.arange(len(material))
         if isinstance(material, ClipMaterial):
             triplets = TripletStream(material, rows, seed=0)
-            return cls(name, material.key, min(most, len(rows)), len(rows) <= most, triplets)
+            count = min(most, _TRIPLETS * len(rows))
+            return cls(name, material.key, count, len(rows) <= most, triplets)
         stream = Stream([{"images": material.images.pixels}], rows=[rows], seed=0)
         return cls(name, material.key, min(most, len(rows)), len(rows) <= most, stream)
 
