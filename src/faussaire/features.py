@@ -73,7 +73,7 @@ def as_trained(images: Given, spec: Pictures) -> Tensor:
                 f"An array of {rows.dtype} {rows.shape} is no set of pictures.",
                 "Give uint8 (N, H, W, C), or a float tensor (N, C, H, W) in [0, 1].",
             )
-        x = torch.from_numpy(np.ascontiguousarray(rows)).permute(0, 3, 1, 2) / 127.5 - 1.0
+        x = torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0
     if x.ndim != 4 or tuple(x.shape[1:]) != spec.shape:
         channels, height, width = spec.shape
         raise UserError(

@@ -271,18 +271,16 @@ def test_windows_that_move_are_preferred(tmp_path):
 def test_folders_of_frames_in_the_order_of_their_numbers(tmp_path):
     for clip in "ab":
         (tmp_path / "f" / clip).mkdir(parents=True)
-        for frame in range(12):
-            Image.new("RGB", (16, 16), (20 * frame, 0, 0)).save(
+        for frame in range(16):
+            Image.new("RGB", (16, 16), (15 * frame, 0, 0)).save(
                 tmp_path / "f" / clip / f"{frame}.png"
             )
     material = read_clips(str(tmp_path / "f"), PretextData(span=3, apart=1))
     assert material.packed.names == ["a", "b"]
-    assert material.packed.values[:12, 0, 0, 0].tolist() == [20 * frame for frame in range(12)]
-    half = read_clips(
-        str(tmp_path / "f"), PretextData(span=1 + 1, apart=1, every=2, clips="folders")
-    )
-    assert half.packed.lengths.tolist() == [6, 6]  # at every second frame: five do not fit
-    with pytest.raises(UserError, match=r"longest has 12.*smaller --span"):
+    assert material.packed.values[:16, 0, 0, 0].tolist() == [15 * frame for frame in range(16)]
+    half = read_clips(str(tmp_path / "f"), PretextData(span=2, apart=1, every=2, clips="folders"))
+    assert half.packed.lengths.tolist() == [8, 8]
+    with pytest.raises(UserError, match=r"longest has 16.*smaller --span"):
         read_clips(str(tmp_path / "f"), PretextData(span=10))
 
 
