@@ -68,7 +68,7 @@ def fresh(run: Path, seed: int, pictures: np.ndarray) -> Any:
     torch.manual_seed(seed)
     kind = load_family(str(Run(run).config()["family"]))
     family = kind(model.family.config, model.spec)
-    x = torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1.0
+    x = torch.tensor(pictures).permute(0, 3, 1, 2) / 127.5 - 1.0
     with torch.no_grad():
         for some in x.split(50):
             family.features(some)

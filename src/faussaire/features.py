@@ -136,7 +136,7 @@ class Features:
         with path.open("wb") as file:  # savez would add an ending to a name
             np.savez(file, **found)  # pyright: ignore[reportArgumentType]
 
-    def _columns(self) -> dict[str, Sequence[Any]]:
+    def _columns(self) -> dict[str, Any]:
         words = {} if self.labels is None else {"label": [self.classes[i] for i in self.labels]}
         numbers = {f"f{place}": self.values[:, place] for place in range(self.values.shape[1])}
         return {"file": self.names, **words, **numbers}

@@ -112,7 +112,7 @@ def frames_of(source: Path) -> Iterator[Image.Image]:
         if not reader.streams.video:
             raise Fault("unreadable", "it has no moving picture")
         moving = reader.streams.best("video")
-        moving.thread_type = "AUTO"  # pyright: ignore[reportOptionalMemberAccess]
+        moving.thread_type = "AUTO"  # pyright: ignore
         for frame in reader.decode(moving):
             yield _upright(frame)
 
