@@ -181,6 +181,7 @@ class Modality(Protocol):
 
 _REGISTRY = {
     "pictures": ("faussaire.pictures", "Pictures"),
+    "pretext": ("faussaire.pretext.modality", "Questions"),
     "music": ("faussaire.music.modality", "Music"),
     "sound": ("faussaire.sound.modality", "Sounds"),
     "tables": ("faussaire.tables.modality", "Tables"),

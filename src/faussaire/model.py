@@ -24,6 +24,7 @@ from faussaire.core.run import Run
 from faussaire.core.state import load_nets, settling_draws
 from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
+from faussaire.features import Given, features_of
 from faussaire.holes import with_hole
 from faussaire.modality import load_modality
 from faussaire.nn.degrade import grey
@@ -184,6 +185,14 @@ class Model:
             found = self.answer(_holed(_opened(image), mask), **how)
             return np.asarray(found.image())
         return self.answer(_holed(_opened(image), mask), **how).image()
+
+    def features(self, images: Given) -> Tensor:
+        """What the discriminator sees in pictures, float32 (N, K) on the CPU; see `features_of`.
+
+        Raises:
+            UserError: the family does not show it, or the pictures are of another form.
+        """
+        return features_of(self.family, self.device, images)
 
     def answers(
         self,

@@ -217,6 +217,9 @@ def forged(
 
     Row i is made of the same one, however many there are.
     """
+    if family.modality == "pretext":  # which makes nothing, and sees
+        rows = torch.tensor(pictures(family.spec)["images"][: draws.size])
+        return family.features(rows.permute(0, 3, 1, 2) / 127.5 - 1.0)
     if not family.applies:
         return family.sample(draws, labels=labels)
     spec, scale = family.spec, family.scale
@@ -227,7 +230,7 @@ def forged(
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
-LABELS = {"conditional", "loss", "optimiser", "noise", "make", "net", "generator"}
+LABELS = {"conditional", "rotation", "loss", "optimiser", "noise", "make", "net", "generator"}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -280,6 +283,9 @@ FAMILIES = [
     _family("biggan", width=4, chunk=4, shared=8),
     _family("biggan", width=4, chunk=4, shared=8, conditional=True, attention=8, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
+    _family("dcgan", width=8, rotation=1.0, conditional=True),
+    _family("sngan", width=8, max_width=16, rotation=1.0),
+    _family("biggan", width=4, chunk=4, shared=8, rotation=1.0),
     _family("stylegan2", **STYLEGAN2),
     _family("stylegan2", **{**STYLEGAN2, "noise": False, "mixing": 0.0, "path_length": 0.0}),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
@@ -490,6 +496,31 @@ def _table(name: str, *, same_split: bool = True, game: bool = True, **settings:
     )
 
 
+ASKED = Pictures(channels=3, height=32, width=32)
+
+
+def frames(spec: Pictures = ASKED) -> dict[str, np.ndarray]:
+    """Three frames of a disc that moves, and one that lies beyond them: see `pretext/clips.py`."""
+    images = pictures(spec)["images"]
+    moved = {"first": 0, "inside": 3, "last": 6, "outside": 9}
+    return {name: np.roll(images, step, axis=2) for name, step in moved.items()}
+
+
+def _pretext(task: str, **settings: Any) -> Case:
+    """A family that answers questions."""
+    family = load_family("pretext")
+    table = frames() if task == "order" else pictures(ASKED)
+    config = family.Config(task=task, width=4, hidden=8, **settings)
+    return Case(
+        name=f"pretext-task={task}",
+        make=lambda spec=None: family(config, ASKED),
+        stream=lambda rank, world: Stream([table], seed=3, rank=rank, world=world),
+        batch=4,
+        scale=1 / 40,
+    )
+
+
+PRETEXT = [_pretext("rotation"), _pretext("position", pairs=2), _pretext("order")]
 CTGAN = {"latent": 4, "width": 16, "critic_width": 16, "pac": 4, "lr": 1e-3, "critic_lr": 1e-3}
 TABLES = [
     _table("ctgan", **CTGAN, dropout=0.0),
@@ -501,6 +532,7 @@ CASES = [
     *TEXTS,
     *TABLES,
     *OTHERS,
+    *PRETEXT,
     *(
         Case(
             name=name,

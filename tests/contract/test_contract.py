@@ -189,6 +189,7 @@ def test_samples_are_determined_by_the_seed_and_do_not_depend_on_their_number(ca
     torch.testing.assert_close(few.float(), many[:3].float(), atol=1e-4, rtol=1e-4)
     draws_nothing = (
         "painting",
+        "pretext",
         "cyclegan",
         "superres",
         "colorize",
@@ -304,6 +305,10 @@ def test_picture_families_take_any_shape(case, spec):
     spec = Pictures(**{**vars(spec), "classes": ("a", "b")})
     if spec.channels < 3 and not case.grey:
         with pytest.raises(UserError, match="grey"):
+            case.make(spec)
+        return
+    if "rotation" in case.name and spec.height != spec.width:
+        with pytest.raises(UserError, match="square"):
             case.make(spec)
         return
     torch.manual_seed(0)

@@ -21,6 +21,7 @@ COMMANDS = {
     "sample": "Make pictures with a trained run",
     "apply": "Turn pictures into others with a trained run: faussaire apply RUN photos/ --out made/",
     "classify": "Tell the classes of pictures with a trained run: faussaire classify RUN photos/",
+    "features": "What a run sees in pictures, for your own classifier",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
     "doctor": "Does a run learn, what is wrong, and what to do",

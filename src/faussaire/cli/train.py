@@ -27,6 +27,7 @@ _EXAMPLES = {
     "tables": "people.csv",
     "music": "midi/",
     "sound": "recordings/",
+    "pretext": "photos/",
 }
 
 
@@ -343,6 +344,9 @@ def _farewell(run_folder: Run) -> None:
     if kind.applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
+    if families.modality_of(family) == "pretext":
+        uses = [f"  what it sees   faussaire features {word} pictures/ --out features.npz"]
+        python = f"  from Python    faussaire.load({str(path)!r}).features(['picture.png'])"
     for line in (
         f"\nDone. Look at {path / 'report.html'}",
         *([f"  better before  --checkpoint best (at {best:,} examples)"] if better else []),

@@ -364,6 +364,20 @@ class Family(Generic[ConfigT]):
         """
         raise NotImplementedError
 
+    def features(self, x: Tensor) -> Tensor:
+        """What it has learnt to see in pictures, for a classifier of one's own: (N, C, H, W) to (N, K).
+
+        Args:
+            x: pictures of the form that it was trained on, in [-1, 1].
+
+        Raises:
+            UserError: the family has nothing that looks at pictures, or does not show it.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} does not show what it sees in pictures.",
+            "Take a run of pretext, or of dcgan, sngan or biggan, whose discriminators do.",
+        )
+
     def extra_state(self) -> dict[str, Tensor]:
         """State outside the nets (an image pool, a controller), equal on every process."""
         return {}

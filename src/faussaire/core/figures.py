@@ -390,6 +390,16 @@ _ALL = (
         modality="sound",
     ),
     Metric(
+        "pretext-accuracy",
+        "Answers right",
+        "higher",
+        "The share of questions about unseen pictures (how they were turned, where a patch lies, if "
+        "frames are in order) that are answered right. As given: by guessing. What the features are "
+        "worth to a classifier, only a classifier tells.",
+        "Doersch 2015, Misra 2016, Gidaris 2018",
+        modality="pretext",
+    ),
+    Metric(
         "tstr",
         "Learnt from synthetic rows, tested on real ones",
         "higher",

@@ -15,6 +15,7 @@ from faussaire.report.history import Series
 _GIVEN = {
     "pictures": "of the inputs, enlarged or with their holes filled by a mean",
     "classes": "of always telling the most frequent class",
+    "pretext": "of guessing",
     "tables": "of columns that were each shuffled by themselves",
 }
 

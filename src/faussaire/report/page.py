@@ -581,6 +581,9 @@ def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     steps = [
         ("Make new samples", f"faussaire sample {folder} --count 64 {output}"),
     ]
+    if modality == "pretext":
+        use = f"faussaire features {folder} pictures/ --out features.npz"
+        steps = [("Features for your own classifier", use)]
     resume = ("Go on training from the last checkpoint", f"faussaire resume {folder}")
     steps.insert(len(steps) if standing == "complete" else 0, resume)
     steps.append(("Measure how good it is", f"faussaire evaluate {folder}"))
@@ -589,6 +592,8 @@ def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     # JSON writes a string as Python reads it.
     name = json.dumps(str(run), ensure_ascii=False)
     python = f"import faussaire\n\nsamples = faussaire.load({name}).sample(16, seed=0)"
+    if modality == "pretext":
+        python = f"import faussaire\n\nfeatures = faussaire.load({name}).features(['picture.png'])"
     steps.append(("Use it from Python", python))
     return [{"what": what, "command": command} for what, command in steps]
 
