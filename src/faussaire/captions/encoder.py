@@ -1,4 +1,4 @@
-"""Two encoders that meet: captions and pictures as vectors of one space, near where they belong together.
+"""Two encoders that meet: captions and pictures as vectors, near each other where they belong together.
 
 AttnGAN: Fine-Grained Text to Image Generation with Attentional Generative Adversarial Networks. Tao Xu,
 Pengchuan Zhang, Qiuyuan Huang, Han Zhang, Zhe Gan, Xiaolei Huang, Xiaodong He. 2018. arXiv 1711.10485,
@@ -30,9 +30,9 @@ from faussaire.texts.tokens import END
 class Reader(nn.Module):
     """Captions to vectors (N, D) of length sqrt(D): of tokens (N, T), or of a ready encoder's (N, E).
 
-    Tokens go through a bidirectional GRU (Cho et al. 2014, arXiv 1406.1078; DAMSM has an LSTM), whose
-    last states of both directions, beside the mean of what it said on the way, are mapped onto D numbers;
-    a ready encoder's vectors are mapped alone. It runs in float32 at any precision of the run.
+    Tokens go through a GRU (Cho et al. 2014, arXiv 1406.1078; DAMSM has an LSTM) in each direction;
+    their last states, beside the mean of all, are mapped onto D numbers. A ready encoder's vectors are
+    mapped alone. It runs in float32 at any precision of the run.
 
     Args:
         spec: of the data.
@@ -44,31 +44,34 @@ class Reader(nn.Module):
         super().__init__()
         self.size = size
         if spec.embedding:
-            self.embed = self.gru = None
+            self.embed = None
             self.conclude = nn.Linear(spec.embedding, size)
         else:
+            half = (width + 1) // 2
             self.embed = nn.Embedding(spec.text.size, width)
-            self.gru = nn.GRU(width, (width + 1) // 2, batch_first=True, bidirectional=True)
-            self.conclude = nn.Linear(4 * ((width + 1) // 2), size)
+            self.forth, self.back = (nn.GRU(width, half, batch_first=True) for _ in range(2))
+            self.conclude = nn.Linear(4 * half, size)
             nn.init.normal_(self.embed.weight, 0.0, 0.5)
 
     def forward(self, captions: Tensor) -> Tensor:
         with torch.autocast(captions.device.type, enabled=False):
-            seen = captions.float() if self.gru is None else self.sentence(captions.long())
+            seen = captions.float() if self.embed is None else self.sentence(captions.long())
             return F.normalize(self.conclude(seen), dim=1) * self.size**0.5
 
     def sentence(self, tokens: Tensor) -> Tensor:
-        """Both ends and the mean of the GRU's states, (N, 4 H)."""
-        assert self.gru is not None
+        """The last states of both directions and the mean of all, (N, 4 H)."""
         assert self.embed is not None
-        there = (tokens != END).unsqueeze(2).float()
-        lengths = there.sum(dim=1).clamp(min=1.0)
-        # What fills the row behind a caption is nothing to both directions.
-        states, _ = self.gru(self.embed(tokens) * there)
-        forth, back = states.chunk(2, dim=2)
-        last = (lengths.long() - 1).unsqueeze(2).expand(-1, -1, forth.shape[2])
-        ends = [forth.gather(1, last).squeeze(1), back[:, 0]]
-        return torch.cat([*ends, (states * there).sum(dim=1) / lengths], dim=1)
+        there = tokens != END
+        last = there.sum(dim=1).clamp(min=1)[:, None] - 1
+        # Each caption is turned around in its own length: what fills its row comes behind it both ways.
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        turned = tokens.gather(1, (last - place).clamp(min=0))
+        ends, means = [], []
+        for gru, row in ((self.forth, tokens), (self.back, turned)):
+            states, _ = gru(self.embed(row))
+            ends.append(states.gather(1, last[:, :, None].expand(-1, -1, states.shape[2]))[:, 0])
+            means.append((states * there[:, :, None]).sum(dim=1) / (last + 1))
+        return torch.cat([*ends, *means], dim=1)
 
 
 class Eye(nn.Module):

@@ -29,7 +29,7 @@ from faussaire.core.config import Settings
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.core.figures import METRICS, Figure, Provenance, choose_metrics, metrics_of
+from faussaire.core.figures import METRICS, OF_SETS, Figure, Provenance, choose_metrics, metrics_of
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
@@ -50,6 +50,7 @@ from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, Samples, shuffled_rows
 from faussaire.report.captioned import captioned_grid
 from faussaire.report.pictures import to_uint8
+from faussaire.sampling import sample_rows
 
 _PICTURES = 1_000
 """Pictures that are made of captions that are trained on, and of others, where nobody says."""
@@ -204,8 +205,8 @@ def evaluate(inquiry: Inquiry) -> Evaluation:
     trained_on = run.read("data.json").get("key")
     if trained_on not in (None, material.key):
         tell(
-            f"The pictures or captions of '{settings.source}' have changed since the run was trained, and "
-            "they are measured as they are now."
+            f"The pictures or captions of '{settings.source}' have changed since the run was trained, "
+            "and they are measured as they are now."
         )
     everything = options.metrics == "all"
     asked = () if options.metrics is None else choose_metrics(options.metrics, _known())
@@ -261,8 +262,6 @@ def evaluate(inquiry: Inquiry) -> Evaluation:
 
 
 def _known() -> tuple[str, ...]:
-    from faussaire.core.figures import OF_SETS
-
     return (*OF_SETS, *names_measured())
 
 
@@ -291,8 +290,6 @@ def _sheets(answers: Answers) -> tuple[Sheet, ...]:
 
 
 def _several(family: Any, device: Device, label: Tensor, seed: int) -> np.ndarray:
-    from faussaire.sampling import sample_rows
-
     rows = [(seed, row) for row in range(7)]
     return to_uint8(sample_rows(family, device, rows, labels=label.repeat(7, 1)))
 

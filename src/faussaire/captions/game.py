@@ -1,8 +1,8 @@
 """The game of families that make pictures of words: `ImageGAN`'s, with captions for a condition.
 
-A caption reaches the players as a vector, (N, D) float32, which a `Reader` makes of it. The reader learns
-first, with an `Eye`, to tell which caption belongs to which picture (`encoder.py`); then both stand still.
-The eye is kept to measure by (R-precision).
+A caption reaches the players as a vector, (N, D) float32, which a `Reader` makes of it. The reader
+learns first, with an `Eye`, to tell which caption belongs to which picture (`encoder.py`); then both
+stand still. The eye is kept to measure by (R-precision).
 
 The discriminator is matching-aware (Reed et al. 2016, arXiv 1605.05396, algorithm 1; GAN-CLS): besides
 fakes it has to refuse real pictures beside a caption that is not theirs,
@@ -45,6 +45,8 @@ class CaptionedConfig(GameConfig):
         reader_width: numbers that stand for a word, and in the reader's states.
         eye_width: channels of the eye's first layer.
         words_share: share of the run's examples for the first stage, in which reader and eye learn.
+        words_batch: examples in a batch of that stage, where each is told from all others; None: the
+            run's.
         words_lr: Adam's rate in that stage.
         gamma: how much a cosine counts in it.
         forgotten: share of the words that are read as unknown in it, so that captions with unknown words
@@ -59,6 +61,7 @@ class CaptionedConfig(GameConfig):
     reader_width: int = 128
     eye_width: int = 32
     words_share: float = 0.2
+    words_batch: int | None = None
     words_lr: float = 1e-3
     gamma: float = 10.0
     forgotten: float = 0.1
@@ -69,6 +72,8 @@ class CaptionedConfig(GameConfig):
         check_range(self, sentence=(2, 65_536), reader_width=(2, 65_536), eye_width=(1, 8192))
         check_range(self, words_share=(0.0, 0.9), words_lr=(0, None), gamma=(0.01, 1000))
         check_range(self, forgotten=(0, 0.9), mismatched=(0, 1))
+        if self.words_batch is not None:
+            check_range(self, words_batch=(2, 1_000_000))
         if self.conditional:
             raise UserError(
                 "--conditional is for classes, and this family's conditions are captions.",
@@ -111,7 +116,8 @@ class CaptionedGAN(ImageGAN[ConfigT]):
     def stages(self, total: int) -> tuple[Stage, ...]:
         begin = max(1, round(self.config.words_share * total))
         words = Phase(name=WORDS, nets=("reader", "eye"), loss=self.words_loss)
-        return (Stage(name=WORDS, phases=(words,), until=begin), *self.played(begin, total))
+        first = Stage(name=WORDS, phases=(words,), until=begin, batch=self.config.words_batch)
+        return (first, *self.played(begin, total))
 
     def played(self, begin: int, total: int) -> tuple[Stage, ...]:
         """The stages of the game, from `begin` examples to `total`."""

@@ -154,8 +154,8 @@ def read_captioned(
         new = np.setdiff1d(_of(which, held), taught)
         strange = int((tokens[new] == UNKNOWN).any(axis=1).sum())
         notes.append(
-            f"{len(held):,} pictures are held out, {len(new):,} of whose captions no trained picture has; "
-            f"{strange:,} of these have words that are not trained on."
+            f"{len(held):,} pictures are held out, {len(new):,} of whose captions no trained picture "
+            f"has; {strange:,} of these have words that are not trained on."
         )
     encoder = data.encoder if trained is None else trained.encoder
     if encoder == "own":

@@ -85,8 +85,8 @@ class Captions:
 class Previews:
     """`samples/reals.png` at the start, then a grid with a caption above each row.
 
-    A row begins with a real picture of its caption; the others are made of the same noise each time. Half
-    of the captions are of pictures that are not trained on, where there are any.
+    A row begins with a real picture of its caption; the others are made of the same noise each time.
+    Half of the captions are of pictures that are not trained on, where there are any.
     """
 
     ROWS, COLUMNS = 8, 8

@@ -1,4 +1,4 @@
-"""Captions of pictures, from a table or from text files beside them; what is wrong is told with its place."""
+"""Captions of pictures, from a table or text files beside them; mistakes are told with their place."""
 
 from __future__ import annotations
 

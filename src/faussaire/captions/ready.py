@@ -1,4 +1,4 @@
-"""Ready encoders of captions: CLIP's and sentence-transformers', whose numbers are computed once and kept.
+"""Ready encoders of captions, CLIP's and sentence-transformers', whose vectors are computed once.
 
 - `clip`: the text half of CLIP (Radford et al. 2021, arXiv 2103.00020) through transformers.
 - `sentence-transformers`: any model of that library (Reimers and Gurevych 2019, arXiv 1908.10084); the

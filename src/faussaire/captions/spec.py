@@ -1,4 +1,4 @@
-"""How pictures with captions are read, and what a family that makes pictures of words is told of them."""
+"""How pictures with captions are read, and what families that make pictures of words are told."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class CaptionData(PictureData):
             picture, a caption a line.
         caption_columns: the columns that hold captions, with commas between, such as `name,tags`. None:
             the first called text, caption, captions, description, sentence or title.
-        level: what a token of a caption is: a `word` or mark, a `char`acter (for scripts without spaces),
-            or a piece of a word by `bpe`.
+        level: what a token of a caption is: a `word` or mark, a `char`acter (for scripts without
+            spaces), or a piece of a word by `bpe`.
         vocabulary: different tokens at most; the most frequent ones are kept.
         length: tokens of a caption that are read; None: as many as the longest has, 48 words, 64 pieces
             or 128 characters at most.

@@ -14,8 +14,8 @@ _TRIES = 32
 class CaptionStream:
     """A stream of pictures, to which captions are added; example p is a function of (seed, p) alone.
 
-    `captions` of an example is one of its picture's, each as likely; `mismatched` is a caption of another
-    picture, drawn anew as long as it is one of this picture's, too.
+    `captions` of an example is one of its picture's, each as likely; `mismatched` is a caption of
+    another picture, drawn anew as long as it is one of this picture's, too.
 
     Args:
         stream: of the pictures, whose first table they are.

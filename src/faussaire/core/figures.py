@@ -437,9 +437,9 @@ _ALL = (
         "r-precision",
         "R-precision, trained captions",
         "higher",
-        "Share of pictures whose own caption is found first among 100, by an eye that learned which real "
-        "pictures and captions belong together; by chance it is 1 %. Beside it stands what real pictures "
-        "get. The eye is the run's own, so runs with other eyes are not compared.",
+        "Share of pictures whose own caption is found first among 100, by an eye that learned which "
+        "real pictures and captions belong together; by chance it is 1 %. Beside it stands what real "
+        "pictures get. The eye is the run's own, so runs with other eyes are not compared.",
         "Xu 2018, arXiv 1711.10485",
         modality="captions",
     ),
@@ -447,8 +447,8 @@ _ALL = (
         "r-precision-new",
         "R-precision, new captions",
         "higher",
-        "The same of captions that no picture has that was trained on: whether words were understood, or "
-        "captions learnt by heart.",
+        "The same of captions that no picture has that was trained on: whether words were understood, "
+        "or captions learnt by heart.",
         "Xu 2018, arXiv 1711.10485",
         modality="captions",
     ),

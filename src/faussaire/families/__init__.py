@@ -43,7 +43,8 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "wavegan": ("wavegan", "WaveGAN"),
 }
 
-#: Family name -> modality, of those that need more or make other than pictures; equal to the classes' own.
+#: Family name -> modality, of those that make other than pictures, or need captions, too; equal to the
+#: classes' own.
 _OTHERS: dict[str, str] = {
     "ctgan": "tables",
     "dfgan": "captions",

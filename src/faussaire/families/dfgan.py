@@ -1,10 +1,10 @@
 """DF-GAN: pictures of words in one stage, the words going deep into the generator.
 
-DF-GAN: A Simple and Effective Baseline for Text-to-Image Synthesis. Ming Tao, Hao Tang, Fei Wu, Xiao-Yuan
-Jing, Bing-Kun Bao, Changsheng Xu. 2022. CVPR. arXiv 2008.05865.
+DF-GAN: A Simple and Effective Baseline for Text-to-Image Synthesis. Ming Tao, Hao Tang, Fei Wu,
+Xiao-Yuan Jing, Bing-Kun Bao, Changsheng Xu. 2022. CVPR. arXiv 2008.05865.
 
-The generator (section 3.2, figure 2): noise z through a dense layer onto 4x4 pixels, then one UPBlock for
-each doubling: enlarge, then a residual block of two DFBlocks. A DFBlock (section 3.4) is
+The generator (section 3.2, figure 2): noise z through a dense layer onto 4x4 pixels, then one UPBlock
+for each doubling: enlarge, then a residual block of two DFBlocks. A DFBlock (section 3.4) is
 
     Affine, ReLU, Affine, ReLU, convolution        AFF(x_i | e) = gamma_i x_i + beta_i
 

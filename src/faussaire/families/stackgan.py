@@ -1,20 +1,20 @@
 """StackGAN: pictures of words in two stages, a small sketch and a finished picture.
 
-StackGAN: Text to Photo-realistic Image Synthesis with Stacked Generative Adversarial Networks. Han Zhang,
-Tao Xu, Hongsheng Li, Shaoting Zhang, Xiaogang Wang, Xiaolei Huang, Dimitris Metaxas. 2017. ICCV. arXiv
-1612.03242.
+StackGAN: Text to Photo-realistic Image Synthesis with Stacked Generative Adversarial Networks. Han
+Zhang, Tao Xu, Hongsheng Li, Shaoting Zhang, Xiaogang Wang, Xiaolei Huang, Dimitris Metaxas. 2017. ICCV.
+arXiv 1612.03242.
 
-*Conditioning augmentation* (section 3.2): of a sentence's vector e a dense layer makes mu(e) and sigma(e),
-and c = mu + sigma * eps, eps from N(0, 1), is what the generator gets. So few captions fill the space
-between them, and
+*Conditioning augmentation* (section 3.2): of a sentence's vector e a dense layer makes mu(e) and
+sigma(e), and c = mu + sigma * eps, eps from N(0, 1), is what the generator gets. So few captions
+fill the space between them, and
 
     KL(N(mu(e), sigma(e)^2) || N(0, 1))                                              (equation 2)
 
 keeps it from falling apart.
 
-*Stage I* (3.3) draws rough shapes and colours at a low resolution, from c and noise z; *stage II* (3.4) takes
-the sketch of the finished stage I, brings it down to a few pixels, puts its own c of the same words beside
-it, and goes through residual blocks up to the full resolution:
+*Stage I* (3.3) draws rough shapes and colours at a low resolution, from c and noise z; *stage II* (3.4)
+takes the sketch of the finished stage I, brings it down to a few pixels, puts its own c of the same
+words beside it, and goes through residual blocks up to the full resolution:
 
     L_D0 = -E log D0(I0, e) - E log(1 - D0(G0(z, c0), e))                            (equation 3)
     L_G0 = E log(1 - D0(G0(z, c0), e)) + lambda KL(...)                              (equation 4)
@@ -216,7 +216,7 @@ class Residual(nn.Module):
 class Refiner(nn.Module):
     """G: eps (N, augmented), sentences (N, D) and sketches (N, C, h, w) to pictures (N, C, H, W).
 
-    Without eps it says mu and log sigma^2 of the sentences. `begun` is 1 once it has been trained at all.
+    Without eps it says mu and log sigma^2 of the sentences. `begun` is 1 once training it has begun.
     """
 
     begun: Tensor
