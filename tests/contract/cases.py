@@ -349,7 +349,14 @@ def _worded(name: str, **settings: Any) -> Case:
     )
 
 
-WORDS = {"sentence": 8, "reader_width": 8, "eye_width": 4, "latent": 8, "width": 4}
+WORDS = {
+    "words_share": 0.04,
+    "sentence": 8,
+    "reader_width": 8,
+    "eye_width": 4,
+    "latent": 8,
+    "width": 4,
+}
 CAPTIONED = [
     _worded("stackgan", **WORDS, augmented=4, compressed=4, blocks=1, lr=1e-3),
     _worded("dfgan", **WORDS, lr=1e-4, discriminator_lr=4e-4),

@@ -97,18 +97,28 @@ class Answers:
         assert self.new is not None
         return self.new.made(self.family, self.device, self.progress)
 
+    def require(self, name: str) -> None:
+        """Refuse a metric that cannot be measured, before any time is spent on it.
+
+        Raises:
+            UserError: there are no such captions, or too few.
+        """
+        if name.endswith("-new") and self.new is None:
+            raise UserError(
+                f"{name} is of captions that no trained picture has, and there are none.",
+                "Hold out more pictures when training: --holdout 0.1.",
+            )
+        if name.startswith("r-precision"):
+            self.seen.require(AMONG - 1)
+
     def figure(self, name: str) -> Figure:
         """One of the metrics of captions.
 
         Raises:
             UserError: there are no such captions, or too few.
         """
+        self.require(name)
         new = name.endswith("-new")
-        if new and self.new is None:
-            raise UserError(
-                f"{name} is of captions that no trained picture has, and there are none.",
-                "Hold out more pictures when training: --holdout 0.1.",
-            )
         questions, pictures = self.seen, lambda: self.of_seen
         if new:
             assert self.new is not None
@@ -221,12 +231,9 @@ def evaluate(inquiry: Inquiry) -> Evaluation:
         progress=inquiry.progress,
     )
     if not asked or everything:
-        of_words = names_measured()
-    if answers.new is None and (not asked or everything):
-        of_words = tuple(name for name in of_words if not name.endswith("-new"))
-        tell(
-            "No caption is held out, so nothing is said of new ones; --holdout 0.1 holds some out."
-        )
+        of_words = _possible(answers, tell)
+    for name in of_words:
+        answers.require(name)
     figures: list[Figure] = []
     notes: list[str] = []
     place = place_of(run, model.examples, trained_on or "")
@@ -263,6 +270,21 @@ def evaluate(inquiry: Inquiry) -> Evaluation:
 
 def _known() -> tuple[str, ...]:
     return (*OF_SETS, *names_measured())
+
+
+def _possible(answers: Answers, tell: Callable[[str], None]) -> tuple[str, ...]:
+    """The metrics of captions that can be measured; why the others cannot is told."""
+    found, told = [], set()
+    for name in names_measured():
+        try:
+            answers.require(name)
+        except UserError as error:
+            if error.hint not in told:
+                told.add(error.hint)
+                tell(f"Left out: {error}")
+        else:
+            found.append(name)
+    return tuple(found)
 
 
 def _sheets(answers: Answers) -> tuple[Sheet, ...]:
@@ -350,14 +372,10 @@ class CaptionMeasurer(Measurer):
                 )
                 bench.refuse(self._of_sets)
         if self._of_words:
-            seen, new = seen_and_new(material, self._holdout, count=1, seed=0)
-            if any(name.startswith("r-precision") for name in self._of_words):
-                seen.wrong(AMONG - 1)
-            if new is None and (lost := [n for n in self._of_words if n.endswith("-new")]):
-                raise UserError(
-                    f"{lost[0]} is of captions that no trained picture has, and there are none.",
-                    "Hold out some: --holdout 0.1.",
-                )
+            with state.sampling() as family:
+                answers = Answers(family, state.device, material, self._holdout, count=1, seed=0)
+                for name in self._of_words:
+                    answers.require(name)
 
     def _samples(self, family: Family[Any]) -> Samples:
         train, _ = self._material.split(self._holdout)[0]

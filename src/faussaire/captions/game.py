@@ -13,7 +13,7 @@ fakes it has to refuse real pictures beside a caption that is not theirs,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
 from faussaire.core.family import Look
 from faussaire.core.optim import Adam, OptimiserSpec
-from faussaire.core.phase import Phase, Stage
+from faussaire.core.phase import Phase, Stage, stage_at
 from faussaire.game import GameConfig, ImageGAN
 from faussaire.losses import Samples
 from faussaire.texts.tokens import END, UNKNOWN
@@ -123,6 +123,10 @@ class CaptionedGAN(ImageGAN[ConfigT]):
         """The stages of the game, from `begin` examples to `total`."""
         return (Stage(name="adversarial", phases=self.phases()),)
 
+    def stage(self, clock: Clock) -> str:
+        """The name of the stage that comes next."""
+        return stage_at(self.stages(clock.total), clock.examples).name
+
     # ---- Words ----
 
     def words_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
@@ -186,7 +190,7 @@ class CaptionedGAN(ImageGAN[ConfigT]):
         return (1.0 - share) * right + share * wrong
 
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
-        return None if clock.stage == WORDS else super().examined(batch, clock)  # pyright: ignore
+        return None if self.stage(clock) == WORDS else super().examined(batch, clock)
 
     # ---- Measuring ----
 
@@ -201,7 +205,3 @@ class CaptionedGAN(ImageGAN[ConfigT]):
     def read(self, captions: Tensor) -> Tensor:
         """Vectors of captions, (N, D) of length 1."""
         return F.normalize(self.encoded(captions), dim=1)
-
-    @classmethod
-    def judged_by(cls, config: Any) -> tuple[str, ...]:
-        return ("fid", "r-precision")

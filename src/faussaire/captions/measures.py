@@ -85,11 +85,31 @@ class Questions:
         """Captions as a family takes them."""
         return torch.from_numpy(self.material.texts[captions])
 
+    def require(self, count: int) -> None:
+        """Refuse to ask where no picture has so many wrong captions.
+
+        Raises:
+            UserError: that is so.
+        """
+        there = len(self.material.captions) - int((self.material.which >= 0).sum(axis=1).max())
+        if there < count:
+            raise UserError(
+                f"R-precision sets {count} wrong captions beside each right one, and the data have "
+                f"{there}."
+                if count > 1
+                else "There is no wrong caption to set beside a right one.",
+                "Leave it out, or give more captions.",
+            )
+
     def wrong(self, count: int) -> np.ndarray:
         """For each question `count` different captions, none of its picture's, (N, count).
 
         From the same half of the data, and where these do not suffice, from all of it.
+
+        Raises:
+            UserError: there are not so many.
         """
+        self.require(count)
         rng = np.random.default_rng(mix("wrong captions", self.seed))
         found = np.empty((len(self), count), np.int64)
         for row, picture in enumerate(self.pictures):
@@ -98,11 +118,6 @@ class Questions:
             if len(pool) < count:
                 rest = np.setdiff1d(np.arange(len(self.material.captions)), own)
                 rest = np.setdiff1d(rest, pool)
-                if len(pool) + len(rest) < count:
-                    raise UserError(
-                        f"Among {len(self.material.captions)} captions there are no {count} wrong ones.",
-                        "R-precision needs more than a hundred different captions.",
-                    )
                 pool = np.concatenate([pool, rng.choice(rest, count - len(pool), replace=False)])
             found[row] = rng.choice(pool, count, replace=False)
         return found

@@ -92,6 +92,24 @@ class CaptionedModel(Model):
         texts = self.encode([text] if isinstance(text, str) else list(text))
         return torch.cat([self._made(rows, one.expand(len(rows), -1), truncation) for one in texts])
 
+    def decode(
+        self, latents: Tensor, labels: Tensor | None = None, *, text: str | None = None
+    ) -> Tensor:
+        """Pictures (N, C, H, W) in [0, 1] of one text from latent vectors (N, ...).
+
+        Args:
+            latents: of `latents`.
+            labels: captions of each, as `encode` gives them, in place of the text.
+            text: None: the first caption that the model remembers.
+
+        Raises:
+            UserError: the text is empty, or training met none of its words.
+        """
+        if labels is None:
+            known: Any = self.spec.known  # pyright: ignore[reportAttributeAccessIssue]
+            labels = self.encode([text or known[0]]).expand(len(latents), -1)
+        return super().decode(latents, labels)
+
     def _drawn(self, rows: Sequence[tuple[int, int]]) -> Tensor:
         """A caption that is known for each row."""
         spec: Any = self.spec

@@ -47,7 +47,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faussaire.captions.game import WORDS, CaptionedConfig, CaptionedGAN
+from faussaire.captions.game import CaptionedConfig, CaptionedGAN
 from faussaire.captions.spec import Captioned
 from faussaire.core.batch import Batch, Draws
 from faussaire.core.clock import Clock
@@ -342,7 +342,7 @@ class StackGAN(CaptionedGAN[StackGANConfig]):
 
     def now(self, clock: Clock) -> Self:
         """The view of the game that is being played."""
-        return self.at("sketch" if clock.stage == "sketch" else "refine")
+        return self.at("refine" if self.stage(clock) == "refine" else "sketch")
 
     def rate(self, player: str) -> float | Schedule:
         return super().rate("discriminator" if player.endswith("discriminator") else "generator")
@@ -402,11 +402,7 @@ class StackGAN(CaptionedGAN[StackGANConfig]):
     # ---- Looks from outside ----
 
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
-        return (
-            None
-            if clock.stage == WORDS
-            else super(StackGAN, self.now(clock)).examined(batch, clock)
-        )
+        return super(StackGAN, self.now(clock)).examined(batch, clock)
 
     def judged(self, batch: Batch, clock: Clock) -> Tensor:
         return super(StackGAN, self.now(clock)).judged(batch, clock)
