@@ -32,6 +32,7 @@ def hurry(text: str) -> str:
     text = re.sub(r"--resolution \w+", "--resolution 16 --width 8", text)
     text = re.sub(r"(train pix2pix .*?--width 8)", r"\1 --examples 60", text)
     text = re.sub(r"(train pretext .*?--width 8)", r"\1 --examples 60", text)
+    text = re.sub(r"(train stackgan .*?)--for 2s", r"\1--examples 100 --batch 4", text)
     text = re.sub(r"(train lm \S+)", r"\1 --size tiny --examples 320", text)
     text = re.sub(r"(evaluate runs/dcgan\S+)", r"\1 --extractor pixels --count 60", text)
     text = re.sub(r"(train tvae \S+)", r"\1 --examples 2000", text)
@@ -48,6 +49,9 @@ def hurry(text: str) -> str:
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("desk")
     make_pictures(folder / "photos")
+    names = sorted(path.name for path in (folder / "photos").iterdir())
+    told = [f"{name},a {'red' if row % 2 else 'blue'} car" for row, name in enumerate(names)]
+    (folder / "captions.csv").write_text("file,text\n" + "\n".join(told) + "\n", encoding="utf-8")
     lines = (f"a {cat} {does} you." for cat in ("cat", "dog", "bird") for does in ("sees", "likes"))
     (folder / "sentences.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     rng = random.Random(0)

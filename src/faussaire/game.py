@@ -315,7 +315,7 @@ class ImageGAN(Family[ConfigT]):
             terms["r2"] = r2 * penalty
         else:
             fake_logits = critic(fake)
-        adversarial = self.game.discriminator(real_logits, fake_logits, **self.means(batch))
+        adversarial = self.refused(batch, clock, real, real_logits, fake_logits)
         terms = {"adversarial": adversarial, **terms}
         if config.gradient_penalty:
             mix = batch.uniform()
@@ -381,6 +381,12 @@ class ImageGAN(Family[ConfigT]):
         return terms
 
     # ---- Their parts ----
+
+    def refused(
+        self, batch: Batch, clock: Clock, real: Samples, real_logits: Tensor, fake_logits: Tensor
+    ) -> Tensor:
+        """The adversarial part of the discriminator's loss, by its logits for `real` and for fakes."""
+        return self.game.discriminator(real_logits, fake_logits, **self.means(batch))
 
     def means(self, batch: Batch) -> dict[str, losses.Mean]:
         """What a loss needs that compares with the average logit."""

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from faussaire.captions.spec import Captioned
+from faussaire.captions.stream import CaptionStream
 from faussaire.core.batch import RowDraws
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
@@ -335,6 +337,61 @@ FAMILIES = [
     ),
     _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
 ]
+WORDED = Captioned(
+    channels=3,
+    height=16,
+    width=16,
+    text=TextSpec(vocabulary=("<end>", "<unk>", *"abcdef"), length=4),
+    known=("a", "b c", "d e f"),
+)
+
+
+def captioned(spec: Captioned = WORDED, count: int = 96) -> dict[str, np.ndarray]:
+    """Discs with captions of one to four letters."""
+    rng = np.random.default_rng(1)
+    texts = ["".join(rng.choice([*"abcdef"], rng.integers(1, 5))) for _ in range(count)]
+    return {
+        "images": pictures(spec, count)["images"],
+        "captions": spec.encode(" ".join(text) for text in texts),
+    }
+
+
+def _worded(name: str, **settings: Any) -> Case:
+    """A family that makes pictures of words."""
+
+    def make(spec: Any = None) -> Family[Any]:
+        family = load_family(name)
+        return family(family.Config(**settings), WORDED)
+
+    def stream(rank: int, world: int) -> CaptionStream:
+        table, rows = captioned(), np.arange(96)
+        plain = Stream([table], seed=3, flip=("images",), rank=rank, world=world)
+        texts, which = np.unique(table["captions"], axis=0, return_inverse=True)
+        return CaptionStream(plain, texts, which.reshape(-1, 1), rows=rows, seed=4)
+
+    return Case(
+        name="-".join([name, *(key for key in settings if key in ("r1", "augment"))]),
+        make=make,
+        stream=stream,
+        pictures=True,
+        batch=4,
+        scale=1 / 40,
+        table=lambda spec: captioned(),
+    )
+
+
+WORDS = {
+    "words_share": 0.04,
+    "sentence": 8,
+    "reader_width": 8,
+    "eye_width": 4,
+    "latent": 8,
+    "width": 4,
+}
+CAPTIONED = [
+    _worded("stackgan", **WORDS, augmented=4, compressed=4, blocks=1, lr=1e-3),
+    _worded("dfgan", **WORDS, lr=1e-4, discriminator_lr=4e-4),
+]
 SENTENCES = TextSpec(vocabulary=("<end>", "<unk>", *"abcdef"), length=6)
 
 
@@ -529,6 +586,7 @@ TABLES = [
 ]
 CASES = [
     *FAMILIES,
+    *CAPTIONED,
     *TEXTS,
     *TABLES,
     *OTHERS,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import (
+    CAPTIONED,
     CASES,
     CPU,
     FAMILIES,
@@ -38,7 +39,7 @@ from faussaire.doctor.watch import Watch
 
 every_case = each(CASES)
 every_family = each(FAMILIES)
-every_game = each([*FAMILIES, *TABLES])
+every_game = each([*FAMILIES, *CAPTIONED, *TABLES])
 
 
 class Ears:

@@ -23,6 +23,7 @@ from faussaire.core.run import Run
 #: What data are called in examples, by modality.
 _EXAMPLES = {
     "pictures": "photos/",
+    "captions": "photos/ --captions captions.csv",
     "texts": "sentences.txt",
     "tables": "people.csv",
     "music": "midi/",
@@ -327,6 +328,7 @@ def _farewell(run_folder: Run) -> None:
             f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
             f"  a film         faussaire film {word} film.gif",
         ],
+        "captions": [f"  more samples   faussaire sample {word} --text '...' --grid grid.png"],
         "texts": [f"  more samples   faussaire sample {word} --count 64"],
         "tables": [f"  more rows      faussaire sample {word} --count 1000 --out synthetic.csv"],
     }.get(

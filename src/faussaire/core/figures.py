@@ -454,6 +454,51 @@ _ALL = (
         "Zhao 2021, arXiv 2102.08369",
         modality="tables",
     ),
+    Metric(
+        "r-precision",
+        "R-precision, trained captions",
+        "higher",
+        "Share of pictures whose own caption is found first among 100, by an eye that learned which "
+        "real pictures and captions belong together; by chance it is 1 %. Beside it stands what real "
+        "pictures get. The eye is the run's own, so runs with other eyes are not compared.",
+        "Xu 2018, arXiv 1711.10485",
+        modality="captions",
+    ),
+    Metric(
+        "r-precision-new",
+        "R-precision, new captions",
+        "higher",
+        "The same of captions that no picture has that was trained on: whether words were understood, "
+        "or captions learnt by heart.",
+        "Xu 2018, arXiv 1711.10485",
+        modality="captions",
+    ),
+    Metric(
+        "matched",
+        "Own caption preferred",
+        "higher",
+        "Share of pictures that the discriminator finds more real beside their own caption than beside "
+        "another; one half is chance. Beside it stands what real pictures get.",
+        "Reed 2016, arXiv 1605.05396",
+        modality="captions",
+    ),
+    Metric(
+        "matched-new",
+        "Own new caption preferred",
+        "higher",
+        "The same of captions that no picture has that was trained on.",
+        "Reed 2016, arXiv 1605.05396",
+        modality="captions",
+    ),
+    Metric(
+        "caption-variety",
+        "Variety of one caption",
+        "higher",
+        "How far apart pictures of one caption are, as a share of how far apart those of different ones "
+        "are: 0 is one picture a caption, 1 means that captions decide nothing.",
+        "this project",
+        modality="captions",
+    ),
 )
 METRICS = {metric.name: metric for metric in _ALL}
 assert len(METRICS) == len(_ALL), "two metrics have one name"

@@ -23,6 +23,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
+    "dfgan": ("dfgan", "DFGAN"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
@@ -37,20 +38,24 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "seqgan": ("seqgan", "SeqGAN"),
     "sgan": ("sgan", "SGAN"),
     "sngan": ("sngan", "SNGAN"),
+    "stackgan": ("stackgan", "StackGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
     "tvae": ("tvae", "TVAE"),
     "wavegan": ("wavegan", "WaveGAN"),
 }
 
-#: Family name -> modality, of those that make no pictures; equal to the classes' own.
+#: Family name -> modality, of those that make other than pictures, or need captions, too; equal to the
+#: classes' own.
 _OTHERS: dict[str, str] = {
     "ctgan": "tables",
+    "dfgan": "captions",
     "lm": "texts",
     "musegan": "music",
     "pretext": "pretext",
     "relgan": "texts",
     "seqgan": "texts",
+    "stackgan": "captions",
     "tvae": "tables",
     "wavegan": "sound",
 }
@@ -110,10 +115,22 @@ def describe(name: str) -> Entry:
     text = ast.get_docstring(tree) or ""
     config = _class(tree, f"{attribute}Config")
     fields = _fields(config)
-    if any(isinstance(base, ast.Name) and base.id == "GameConfig" for base in config.bases):
-        game = ast.parse(files("faussaire").joinpath("game.py").read_text("utf-8"))
-        fields |= _fields(_class(game, "GameConfig"))
+    base = _base(config)
+    while base in _SHARED:
+        tree = ast.parse(files("faussaire").joinpath(_SHARED[base]).read_text("utf-8"))
+        config = _class(tree, base)
+        fields |= _fields(config)
+        base = _base(config)
     return Entry(name, text.partition("\n")[0].rstrip("."), text, tuple(fields))
+
+
+#: Where settings are that several families share.
+_SHARED = {"GameConfig": "game.py", "CaptionedConfig": "captions/game.py"}
+
+
+def _base(config: ast.ClassDef) -> str:
+    """What a config adds to; empty where it stands alone."""
+    return next((base.id for base in config.bases if isinstance(base, ast.Name)), "")
 
 
 def _class(tree: ast.Module, name: str) -> ast.ClassDef:

@@ -575,6 +575,7 @@ def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     folder = quoted(str(run))
     output = {
         "pictures": "--grid grid.png",
+        "captions": "--grid grid.png",
         "texts": "--out sentences.txt",
         "tables": "--out synthetic.csv",
     }.get(modality, "--out made/")
