@@ -15,6 +15,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.figures import (
     METRICS,
+    Figure,
     choose_metrics,
     metrics_of,
 )
@@ -28,11 +29,20 @@ from faussaire.examination import prepare
 from faussaire.families import load_family
 from faussaire.marking import choose_tools, examine
 from faussaire.material import read_material
-from faussaire.measuring import Evaluation, Inquiry, Options, measure, place_of, require_modality
+from faussaire.measuring import (
+    Evaluation,
+    Inquiry,
+    Options,
+    facts_of,
+    measure,
+    place_of,
+    require_modality,
+)
 from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.modality import load_modality
 from faussaire.model import Model
 from faussaire.model import load as load_model
+from faussaire.rebuilding import divide_metrics, known_pictures, latent_figures
 
 # ---- What to measure ----
 
@@ -127,20 +137,43 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
             "measured as they are now."
         )
     name = "train" if against is None else split_name(against)
-    reals = Packed(images, name, options.reference(model.device))
+    circumstances = place_of(run, model.examples, trained_on or "")
+    metrics, latents, pairs = divide_metrics(model.family, options.metrics)
+    options = dataclasses.replace(options, metrics=metrics)
+    figures: tuple[Figure, ...] = ()
+    if latents:
+        known = known_pictures(images, settings, None if against is None else name)
+        figures = latent_figures(
+            model.family, model.device, known, latents, seed=options.seed,
+            circumstances=facts_of(circumstances, options, 0.0, model.device), progress=progress,
+        )  # fmt: skip
+    answers = None
+    if pairs:
+        marked = _evaluate_translator(
+            run, model, settings, dataclasses.replace(options, metrics=pairs, count=None), against,
+            None, progress=progress, note=note,
+        )  # fmt: skip
+        figures, answers = (*figures, *marked.figures), marked.answers
     count = options.samples(model.device)
-    fakes = samples_like(model.family, model.device, reals, count, options.seed)
-    found = measure(
-        fakes,
-        reals,
-        options,
-        device=model.device,
-        circumstances=place_of(run, model.examples, trained_on or ""),
-        progress=progress,
-        note=note,
-    )
+    if metrics == ():
+        of = figures[0].provenance
+        found = Evaluation(title="", against=f"{of.count:,} pictures of {of.reference}", figures=())
+    else:
+        reals = Packed(images, name, options.reference(model.device))
+        fakes = samples_like(model.family, model.device, reals, count, options.seed)
+        found = measure(
+            fakes,
+            reals,
+            options,
+            device=model.device,
+            circumstances=circumstances,
+            progress=progress,
+            note=note,
+        )
     return dataclasses.replace(
         found,
+        figures=(*found.figures, *figures),
+        answers=answers,
         neighbours=found.neighbours if against is None else None,
         title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
         notes=(*notes, *found.notes),

@@ -10,7 +10,7 @@ from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.core.figures import Figure, choose_metrics
+from faussaire.core.figures import METRICS, Figure, choose_metrics
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
@@ -19,10 +19,11 @@ from faussaire.examination import Examination, prepare
 from faussaire.marking import choose_tools, examine
 from faussaire.material import PictureMaterial
 from faussaire.measurer import Measurer
-from faussaire.measuring import Options, find_extractor, measure, place_of
+from faussaire.measuring import Options, facts_of, find_extractor, measure, place_of
 from faussaire.metrics.bench import FEATURE_METRICS, Bench
 from faussaire.metrics.perceptual import open_perceptual
 from faussaire.metrics.pictures import Packed, Samples
+from faussaire.rebuilding import divide_metrics, known_pictures, latent_figures
 
 
 class Evaluator(Measurer):
@@ -66,14 +67,25 @@ class Evaluator(Measurer):
         if state.family.applies:
             self._examine(material, settings, options, progress, note)
             return
-        asked = "fid" if options.metrics in (None, "auto") else options.metrics
+        judge = type(state.family).judged_by(state.family.config)[0]
+        asked = judge if options.metrics in (None, "auto") else options.metrics
         names = choose_metrics(asked)
+        self._sets, self._latents, pairs = divide_metrics(state.family, names)
+        if pairs:
+            raise UserError(
+                f"{pairs[0]} of rebuilt pictures is measured by faussaire evaluate, not in training.",
+                "Leave it out of --evaluate-metrics; elbo tells how a vae gets on.",
+            )
+        if self._latents:
+            self._known = known_pictures(material.images, settings, None)
         self._reals = Packed(material.images, "train", options.reference(state.device))
         needed = FEATURE_METRICS & {*names}
         extractor = find_extractor(options, state.device, note, progress) if needed else None
         self._options = dataclasses.replace(
             options, metrics=names, count=options.count or 5_000, extractor=extractor or "auto"
         )
+        if not self._sets:
+            return
         with state.sampling() as family:
             bench = Bench(
                 self._samples(family),
@@ -83,7 +95,7 @@ class Evaluator(Measurer):
                 perceptual=lambda: open_perceptual(options.weights, state.device.name),
                 progress=progress,
             )
-            bench.refuse(names)
+            bench.refuse(self._sets)
             if extractor is not None:
                 bench.real  # noqa: B018  (measured now, and kept in the cache)
 
@@ -154,7 +166,7 @@ class Evaluator(Measurer):
     def count(self, name: str) -> int | None:
         if self._examination is not None:
             return len(self._examination.main.pairs)
-        return self._options.count
+        return len(self._known) if METRICS[name].latents else self._options.count
 
     def measure(
         self, family: Family[Any], examples: int, progress: Callable[[str, int, int], None]
@@ -170,12 +182,25 @@ class Evaluator(Measurer):
                 circumstances=place,
                 progress=progress,
             ).figures
-        found = measure(
-            self._samples(family),
-            self._reals,
-            self._options,
-            device=self._state.device,
-            circumstances=place,
-            progress=progress,
-        )
-        return found.figures
+        figures: list[Figure] = []
+        if self._latents:
+            device = self._state.device
+            figures += latent_figures(
+                family,  # pyright: ignore[reportArgumentType]  (`divide_metrics` has seen to it)
+                device,
+                self._known,
+                self._latents,
+                seed=self._options.seed,
+                circumstances=facts_of(place, self._options, 0.0, device),
+                progress=progress,
+            )
+        if self._sets:
+            figures += measure(
+                self._samples(family),
+                self._reals,
+                dataclasses.replace(self._options, metrics=self._sets),
+                device=self._state.device,
+                circumstances=place,
+                progress=progress,
+            ).figures
+        return tuple(sorted(figures, key=lambda one: self.names.index(one.provenance.metric)))

@@ -38,6 +38,7 @@ class Metric:
         source: the paper.
         pairs: whether each picture is compared with the one that it should be; else sets are.
         modality: the kind of data that it is of.
+        latents: whether an encoder is asked of pictures, rather than samples looked at.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Metric:
     source: str
     pairs: bool = False
     modality: str = "pictures"
+    latents: bool = False
 
 
 _ALL = (
@@ -243,6 +245,24 @@ _ALL = (
         pairs=True,
     ),
     Metric(
+        "elbo",
+        "-ELBO",
+        "lower",
+        "How surprised the model is by pictures that it has not seen, in nats each: at most so much, "
+        "which is what a VAE lowers. Only models of the same likelihood and pictures compare.",
+        "Kingma 2014, arXiv 1312.6114",
+        latents=True,
+    ),
+    Metric(
+        "active-units",
+        "Active units",
+        "higher",
+        "How many latent numbers say anything of a picture: their mean varies by more than .01 from "
+        "picture to picture. The others are noise that the decoder ignores; many are no fault.",
+        "Burda 2016, arXiv 1509.00519",
+        latents=True,
+    ),
+    Metric(
         "nll",
         "Surprise",
         "lower",
@@ -437,7 +457,9 @@ _ALL = (
 METRICS = {metric.name: metric for metric in _ALL}
 assert len(METRICS) == len(_ALL), "two metrics have one name"
 OF_SETS = tuple(
-    metric.name for metric in METRICS.values() if metric.modality == "pictures" and not metric.pairs
+    metric.name
+    for metric in METRICS.values()
+    if metric.modality == "pictures" and not (metric.pairs or metric.latents)
 )
 """Metrics of sets of pictures, whatever they were made of."""
 
