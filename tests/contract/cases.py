@@ -271,7 +271,7 @@ FAMILIES = [
     _family("fastgan", width=4, latent=16, conditional=True, augment="ada", ada_span=100.0),
     *(replace(_family("vae", **how, latent=4), game=False) for how in VAES),
     _family("vaegan", width=4, latent=4),
-    _family("vaegan", width=4, latent=4, conditional=True, loss="minimax", warm_up=0.2),
+    _family("vaegan", width=4, latent=4, conditional=True, loss="minimax", warm_up=0.05),
     _translator("pix2pix", inputs=1, width=8),
     _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
     _translator(

@@ -333,6 +333,8 @@ def _farewell(run_folder: Run) -> None:
         [f"  more samples   faussaire sample {word} --count 16 --out made/"],
     )
     python = f"  from Python    faussaire.load({str(path)!r}).sample(16, seed=0)"
+    if families.load_family(family).rebuilds:
+        uses.append(f"  rebuild yours  faussaire apply {word} pictures/ --out made/")
     if families.load_family(family).applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
