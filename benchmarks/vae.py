@@ -14,8 +14,8 @@ variance of their means, and by their divergence.
 
 `sharp` gives a family seconds of the processor, one thread, and looks at 2,000 samples and at 1,000
 unseen pictures rebuilt: the variance of their Laplacian (the more, the sharper; noise has much, too)
-beside that of real pictures, and FID and the sliced Wasserstein distance of the samples. Pictures to look
-at go to --out.
+beside that of real pictures, and FID and the sliced Wasserstein distance of the samples. Pictures to
+look at go to --out.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def packed(path: Path):
 def read(data: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Pictures to train on and to test on, (N, 28, 28, 1)."""
     first, second = SETS[name]
-    pixels = np.asarray(packed(data / first).pixels)
+    pixels = np.array(packed(data / first).pixels)
     if second is None:
         return pixels[1000:], pixels[:1000]
-    return pixels, np.asarray(packed(data / second).pixels)
+    return pixels, np.array(packed(data / second).pixels)
 
 
 def begun(family: str, words: list[str], preset: str | None, seed: int, total: int, device: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.modality import load_modality
 from faussaire.model import Model
 from faussaire.model import load as load_model
-from faussaire.rebuilding import divide_metrics, known_pictures, latent_figures
+from faussaire.rebuilding import divide_metrics, known_pictures, latent_figures, refuse_latents
 
 # ---- What to measure ----
 
@@ -139,25 +140,14 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
     name = "train" if against is None else split_name(against)
     circumstances = place_of(run, model.examples, trained_on or "")
     metrics, latents, pairs = divide_metrics(model.family, options.metrics)
+    asked = Evaluation(title="", against="", figures=())
+    if latents or pairs:
+        wanted = dataclasses.replace(options, metrics=None if metrics == "all" else pairs)
+        asked = _ask_encoder(inquiry, images, settings, latents, wanted if pairs else None)
     options = dataclasses.replace(options, metrics=metrics)
-    figures: tuple[Figure, ...] = ()
-    if latents:
-        known = known_pictures(images, settings, None if against is None else name)
-        figures = latent_figures(
-            model.family, model.device, known, latents, seed=options.seed,
-            circumstances=facts_of(circumstances, options, 0.0, model.device), progress=progress,
-        )  # fmt: skip
-    answers = None
-    if pairs:
-        marked = _evaluate_translator(
-            run, model, settings, dataclasses.replace(options, metrics=pairs, count=None), against,
-            None, progress=progress, note=note,
-        )  # fmt: skip
-        figures, answers = (*figures, *marked.figures), marked.answers
     count = options.samples(model.device)
     if metrics == ():
-        of = figures[0].provenance
-        found = Evaluation(title="", against=f"{of.count:,} pictures of {of.reference}", figures=())
+        found = dataclasses.replace(asked, figures=(), notes=())
     else:
         reals = Packed(images, name, options.reference(model.device))
         fakes = samples_like(model.family, model.device, reals, count, options.seed)
@@ -172,12 +162,73 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
         )
     return dataclasses.replace(
         found,
-        figures=(*found.figures, *figures),
-        answers=answers,
+        figures=(*found.figures, *asked.figures),
+        answers=asked.answers,
         neighbours=found.neighbours if against is None else None,
         title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
-        notes=(*notes, *found.notes),
+        notes=(*notes, *found.notes, *asked.notes),
         run=run.path,
+    )
+
+
+def _ask_encoder(
+    inquiry: Inquiry,
+    images: Images,
+    settings: Settings,
+    latents: tuple[str, ...],
+    pairs: Options | None,
+) -> Evaluation:
+    """Figures of what an encoder makes of pictures, besides those of samples.
+
+    Args:
+        inquiry: what is asked of which run.
+        images: the pictures of `settings`.
+        settings: of the run, with the source that is measured on.
+        latents: metrics of `rebuilding.OF_LATENTS`.
+        pairs: which metrics compare rebuilt pictures with their originals; None: none.
+    """
+    run, model, options = inquiry.run, inquiry.model, inquiry.options
+    began = time.monotonic()
+    name = None if inquiry.against is None else split_name(inquiry.against)
+    known = known_pictures(images, settings, name)
+    remarks, tell = inquiry.teller()
+    if known.name == "train":
+        tell(
+            "No pictures were held out, so the encoder is asked of those that it was trained on, which "
+            "it knows best. Train with --holdout 0.1, or compare with --against others."
+        )
+    place = place_of(run, model.examples, run.read("data.json").get("key") or "")
+    figures: tuple[Figure, ...] = ()
+    if latents:
+        figures = latent_figures(
+            model.family,
+            model.device,
+            known,
+            latents,
+            seed=options.seed,
+            circumstances=facts_of(place, options, time.monotonic() - began, model.device),
+            progress=inquiry.progress,
+        )
+    answers = None
+    if pairs is not None:
+        marked = _evaluate_translator(
+            run,
+            model,
+            settings,
+            dataclasses.replace(pairs, count=None),
+            inquiry.against,
+            None,
+            progress=inquiry.progress,
+            note=None,
+        )
+        figures, answers = (*figures, *marked.figures), marked.answers
+    return Evaluation(
+        title="",
+        against=f"{len(known):,} pictures of {known.name}",
+        figures=figures,
+        answers=answers,
+        notes=tuple(remarks),
+        seconds=time.monotonic() - began,
     )
 
 
@@ -207,6 +258,7 @@ def _evaluate_translator(
 
     asked = () if options.metrics in (None, "all") else choose_metrics(options.metrics)
     require_modality(asked, "pictures", "pictures")
+    refuse_latents(family, asked)
     needs = kind.needs(settings.model)
     if against is None and target is not None:
         raise UserError(
@@ -253,7 +305,8 @@ def _evaluate_translator(
         tell(remark)
     names = asked or kind.compares(settings.model)
     if options.metrics == "all":
-        names = (*names, *(name for name in metrics_of("pictures") if name not in names))
+        every = (name for name in metrics_of("pictures") if not METRICS[name].latents)
+        names = (*names, *(name for name in every if name not in names))
     tools = choose_tools(
         family, device, examination, options, names, must=bool(asked), tell=tell, progress=progress
     )

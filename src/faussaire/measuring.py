@@ -271,6 +271,11 @@ def measure(
     asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
     require_modality(asked, "pictures", "pictures")
     for name in asked:
+        if METRICS[name].latents:
+            raise UserError(
+                f"{name} asks an encoder of pictures, and here are only pictures.",
+                "Leave it out of --metrics; runs of vae and vaegan have encoders.",
+            )
         if METRICS[name].pairs:
             raise UserError(
                 f"{name} compares each picture with the one that it should be, and there are no pairs.",

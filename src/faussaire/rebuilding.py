@@ -128,7 +128,7 @@ class Known:
 
     Attributes:
         pixels: uint8 (N, H, W, C).
-        labels: their classes, (N,), or None.
+        labels: their classes as numbers of `classes`, (N,), or None.
         name: what figures call them: `held-out`.
         key: of their content.
         whole: whether these are all that the key is of.
@@ -139,6 +139,7 @@ class Known:
     name: str
     key: str
     whole: bool
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -190,6 +191,7 @@ def known_pictures(images: Images, settings: Settings, name: str | None) -> Know
         name=called,
         key=digest(images.key, rows.tobytes()),
         whole=True,
+        classes=tuple(images.classes),
     )
 
 
@@ -210,6 +212,13 @@ def refuse_latents(family: Family[Any], names: Sequence[str]) -> None:
                 f"elbo is a bound of pictures' likelihood, and {name} compares features instead.",
                 "Leave it out; active-units says how many latents are in use.",
             )
+
+
+def _labels_of(family: Autoencoder[Any], known: Known, rows: range, x: Tensor) -> Tensor:
+    """The classes of some pictures; the likeliest where they are not those that the family knows."""
+    if known.labels is None or known.classes != tuple(family.spec.classes):
+        return family.likeliest(x)
+    return torch.from_numpy(known.labels[rows.start : rows.stop]).to(x.device)
 
 
 def latent_figures(
@@ -242,8 +251,8 @@ def latent_figures(
         x = device.put(np.ascontiguousarray(known.pixels[first : rows.stop]))
         labels = None
         if family.conditional:
-            assert known.labels is not None
-            labels = family.encoded(torch.from_numpy(known.labels[first : rows.stop]).to(x.device))
+            with torch.no_grad(), precise():
+                labels = family.encoded(_labels_of(family, known, rows, x))
         with torch.no_grad(), precise():
             x = family.regarded(x, draws)
             cost, price = family.costs(x, labels, draws.normal(family.latent))
