@@ -322,4 +322,5 @@ def test_the_warm_up_moves_the_discriminator_alone():
     first, then = family.stages(100)
     assert (first.until, [phase.name for phase in first.phases]) == (25, ["discriminator"])
     assert [phase.name for phase in then.phases] == ["discriminator", "encoder", "decoder"]
-    assert family.examined(batch_of(), Clock(stage="warm-up")) is None
+    assert family.examined(batch_of(), Clock(examples=24, total=100)) is None
+    assert family.examined(batch_of(), Clock(examples=25, total=100)) is not None

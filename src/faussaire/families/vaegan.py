@@ -275,10 +275,14 @@ class VAEGAN(Autoencoder[VAEGANConfig]):
             )
         )
         game = Stage(name="adversarial", phases=(judge, encode, decode))
-        warm = round(self.config.warm_up * total)
-        if not warm:
+        until = self._until(total)
+        if not until:
             return (game,)
-        return (Stage(name="warm-up", phases=(judge,), until=warm), game)
+        return (Stage(name="warm-up", phases=(judge,), until=until), game)
+
+    def _until(self, total: int) -> int:
+        """Examples seen at which the warm-up ends."""
+        return round(self.config.warm_up * total)
 
     # ---- What they share ----
 
@@ -363,8 +367,8 @@ class VAEGAN(Autoencoder[VAEGANConfig]):
         return batch["images"]
 
     def examined(self, batch: Batch, clock: Clock) -> Look | None:
-        if clock.stage == "warm-up":
-            return None
+        if clock.examples < self._until(clock.total):
+            return None  # nobody plays against the discriminator yet
         condition = self.condition(batch)
         fakes = self.painted(self.latents(batch.draws), condition)
         (real_logits, _), (fake_logits, _) = self.judge(batch, batch["images"], fakes)
