@@ -2,8 +2,8 @@
 
     python benchmarks/vae.py bound --data DATA [--set mnist|fashion] [--epochs 10 50] [--seed 0]
         [--with KEY=VALUE ...]
-    python benchmarks/vae.py sharp --data DATA --family vae|vaegan|both [--set fashion] [--seconds 120]
-        [--out FOLDER] [--with KEY=VALUE ...]
+    python benchmarks/vae.py sharp --data DATA --family vae|vaegan|both [--set fashion] [--seconds 60 120]
+        [--count 2000] [--extractor squeezenet1.1] [--out FOLDER] [--with KEY=VALUE ...]
 
 DATA holds `mnist_t10k` (10,000 digits, of which 9,000 are trained on; the literature has 60,000) and
 `fashion_mnist` (60,000, and 10,000 to test on).
@@ -12,7 +12,7 @@ DATA holds `mnist_t10k` (10,000 digits, of which 9,000 are trained on; the liter
 pictures that were not trained on, in its two parts, and how many of the 20 latents are in use: by the
 variance of their means, and by their divergence.
 
-`sharp` gives a family seconds of the processor, one thread, and looks at 2,000 samples and at 1,000
+`sharp` gives a family seconds of the processor, one thread, and looks at --count samples and at 1,000
 unseen pictures rebuilt: the variance of their Laplacian (the more, the sharper; noise has much, too)
 beside that of real pictures, and FID and the sliced Wasserstein distance of the samples. Pictures to
 look at go to --out.
@@ -141,52 +141,56 @@ def laplacian(pixels: np.ndarray) -> Tensor:
 def sharp(options: argparse.Namespace) -> None:
     train, test = read(options.data, options.set)
     test = test[:1000]
-    reals = Packed(packed(options.data / SETS[options.set][0]), "train", 10_000)
+    reals = Packed(packed(options.data / SETS[options.set][0]), "train", 5 * options.count)
     print(f"real pictures: variance of the Laplacian {laplacian(test).mean():.0f}", flush=True)
     for name in ("vae", "vaegan") if options.family == "both" else (options.family,):
         settings, state = begun(name, options.with_, None, 0, 10**9, options.device)
         rounds = playing(state, settings, train)
-        began, clock = time.process_time(), time.monotonic()
-        while time.process_time() - began < options.seconds:
-            rounds.play()
-        means = rounds.means.take(World())
-        print(
-            f"{name}: {state.clock.examples:,} pictures seen in {options.seconds} s of the processor "
-            f"({time.monotonic() - clock:.0f} by the clock); "
-            + ", ".join(f"{k} {v:.3g}" for part in means.values() for k, v in part.items()),
-            flush=True,
+        used = 0.0
+        for until in sorted(options.seconds):
+            began = time.process_time()
+            while used + time.process_time() - began < until:
+                rounds.play()
+            used += time.process_time() - began
+            means = {**rounds.means.take(World())["losses"]}
+            losses = ", ".join(f"{key} {value:.3g}" for key, value in means.items())
+            print(f"{name} after {until:g} s, {state.clock.examples:,} pictures seen; {losses}")
+            look_at(name, f"{name}-{until:g}", state, reals, test, options)
+
+
+def look_at(
+    name: str, file: str, state: State, reals: Packed, test: np.ndarray, options: argparse.Namespace
+) -> None:
+    """Tell the figures of one moment, and save pictures."""
+    x = state.device.put(np.ascontiguousarray(test))
+    with state.sampling(settle=True) as family:
+        samples = samples_like(family, state.device, reals, options.count, 0)
+        rebuilt = torch.cat(
+            [
+                family.apply(x[first : first + 100], RowDraws.counted(0, 100)).float().cpu()
+                for first in range(0, len(x), 100)
+            ]
         )
-        with state.sampling(settle=True) as family:
-            samples = samples_like(family, state.device, reals, 2000, 0)
-            x = state.device.put(np.ascontiguousarray(test))
-            rebuilt = torch.cat(
-                [
-                    family.apply(x[i : i + 100], RowDraws.counted(0, 100)).float().cpu()
-                    for i in range(0, len(x), 100)
-                ]
-            )
-            made = samples.read(range(2000))
-            found = measure(
-                samples,
-                reals,
-                Options(
-                    metrics="fid,swd,precision,recall", count=2000, extractor=options.extractor
-                ),
-                device=state.device,
-                circumstances={},
-            )
-        error = (rebuilt - x.cpu()).abs().mean() * 127.5
-        print(
-            f"{name}: Laplacian of samples {laplacian(made).mean():.0f}, of rebuilt pictures "
-            f"{laplacian(to_uint8(rebuilt)).mean():.0f}; rebuilt to within {error:.1f} levels"
+        made = samples.read(range(options.count))
+        found = measure(
+            samples,
+            reals,
+            Options(metrics="fid,swd,precision,recall", extractor=options.extractor),
+            device=state.device,
+            circumstances={},
         )
-        for one in found.figures:
-            real = "" if one.real is None else f" (real pictures {one.real:.4g})"
-            print(f"    {one.name} {one.value:.4g}{real}")
-        if options.out:
-            save_png(grid(made[:64], columns=8), options.out / f"{name}-samples.png")
-            pairs = beside([x[:24].float().cpu(), rebuilt[:24]])
-            save_png(pairs, options.out / f"{name}-rebuilt.png")
+    error = float((rebuilt - x.cpu()).abs().mean()) * 127.5
+    print(
+        f"    variance of the Laplacian: samples {laplacian(made).mean():.0f}, rebuilt pictures "
+        f"{laplacian(to_uint8(rebuilt)).mean():.0f}; rebuilt to within {error:.1f} levels"
+    )
+    for one in found.figures:
+        real = "" if one.real is None else f" (real pictures {one.real:.4g})"
+        print(f"    {one.name} {one.value:.4g}{real}", flush=True)
+    if options.out:
+        save_png(grid(made[:64], columns=8), options.out / f"{file}-samples.png")
+        pairs = beside([x[:24].float().cpu(), rebuilt[:24]])
+        save_png(pairs, options.out / f"{file}-rebuilt.png")
 
 
 def main() -> None:
@@ -197,7 +201,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs="+", default=[10])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--family", default="both")
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 120.0])
+    parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--extractor", default="squeezenet1.1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
