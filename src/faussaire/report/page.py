@@ -441,14 +441,19 @@ def _curves(history: History) -> list[Curve]:
         limits=(0.0, 1.0),
         reference=(0.5, "balance"),
     )
-    for title, group in _loss_groups(history):
-        add(
-            group,
-            title,
-            "What each player tries to lower. In a GAN one player's gain is the other's loss, so "
-            "these lines do not tell quality and need not fall: look at the samples. Beware only "
-            "of sudden leaps.",
+    players = {name.split(".", 1)[0] for name in history.losses}
+    reading = (
+        "What each player tries to lower. In a GAN one player's gain is the other's loss, so "
+        "these lines do not tell quality and need not fall: look at the samples. Beware only "
+        "of sudden leaps."
+    )
+    if len(players) == 1:
+        reading = (
+            "What training lowers: it should fall, soon and then slowly. That it goes on falling does "
+            "not say that what is made becomes better: look at the samples."
         )
+    for title, group in _loss_groups(history):
+        add(group, title, reading)
     for sign in signs.values():
         add([sign], sign.name, "A quantity that this family watches but does not lower.")
     if history.per_second is not None:
