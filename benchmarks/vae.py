@@ -2,8 +2,9 @@
 
     python benchmarks/vae.py bound --data DATA [--set mnist|fashion] [--epochs 10 50] [--seed 0]
         [--with KEY=VALUE ...]
-    python benchmarks/vae.py sharp --data DATA --family vae|vaegan|both [--set fashion] [--seconds 60 120]
-        [--count 2000] [--extractor squeezenet1.1] [--out FOLDER] [--with KEY=VALUE ...]
+    python benchmarks/vae.py sharp --data DATA --family vae|vaegan|both [--set fashion]
+        [--seconds 60 120] [--count 2000] [--extractor squeezenet1.1] [--out FOLDER]
+        [--with KEY=VALUE ...]
 
 DATA holds `mnist_t10k` (10,000 digits, of which 9,000 are trained on; the literature has 60,000) and
 `fashion_mnist` (60,000, and 10,000 to test on).
