@@ -101,7 +101,7 @@ def test_the_gaussian_begins_with_the_deviation_asked_for(spread):
     assert float(deviation_of(torch.tensor(-50.0))) == pytest.approx(LEAST)
 
 
-def test_the_bound_lies_above_the_exact_surprise_and_near_it_only_with_the_right_posterior(learnt):
+def test_the_bound_lies_above_the_exact_surprise():
     """With a single latent number, p(x) is an integral that can be done."""
     torch.manual_seed(0)
     family = VAE(VAEConfig(net="mlp", hidden=8, latent=1), GREY)
@@ -311,10 +311,10 @@ def test_pictures_are_compared_after_the_layer_asked_for():
     assert [halvings(side, side) for side in (16, 28, 32, 64, 128)] == [1, 2, 2, 3, 4]
     shapes = []
     for layer in (1, 2, None):
-        net = VAEGAN(VAEGANConfig(width=64, layer=layer), spec).nets["discriminator"].eval()
+        net = VAEGAN(VAEGANConfig(width=8, layer=layer), spec).nets["discriminator"].eval()
         with torch.no_grad():
             shapes.append(tuple(net(torch.zeros(1, 3, 64, 64))[1].shape[1:]))
-    assert shapes == [(32, 64, 64), (128, 32, 32), (256, 8, 8)]  # table 1 of the paper
+    assert shapes == [(4, 64, 64), (16, 32, 32), (32, 8, 8)]  # an eighth of table 1's widths
 
 
 def test_the_warm_up_moves_the_discriminator_alone():
