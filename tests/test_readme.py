@@ -34,6 +34,7 @@ def hurry(text: str) -> str:
     text = re.sub(r"(train pretext .*?--width 8)", r"\1 --examples 60", text)
     text = re.sub(r"(train stackgan .*?)--for 2s", r"\1--examples 100 --batch 4", text)
     text = re.sub(r"(train lm \S+)", r"\1 --size tiny --examples 320", text)
+    text = re.sub(r"(train vae .*?--width 8)", r"\1 --examples 256", text)
     text = re.sub(r"(evaluate runs/dcgan\S+)", r"\1 --extractor pixels --count 60", text)
     text = re.sub(r"(train tvae \S+)", r"\1 --examples 2000", text)
     text = re.sub(r"--count 1000 (--where)", r"--count 20 \1", text)

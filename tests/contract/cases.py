@@ -232,7 +232,17 @@ def forged(
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
-LABELS = {"conditional", "rotation", "loss", "optimiser", "noise", "make", "net", "generator"}
+LABELS = {
+    "conditional",
+    "generator",
+    "loss",
+    "make",
+    "net",
+    "noise",
+    "optimiser",
+    "rotation",
+    "spread",
+}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -242,6 +252,11 @@ STYLEGAN2 = {
     "lr": 0.001,
     **{"noise": True, "mixing": 0.9, "path_length": 2.0},  # the papers' game
 }
+VAES = (
+    {"net": "mlp", "hidden": 16},
+    {"width": 4, "likelihood": "gaussian", "conditional": True, "anneal": 0.5},
+    {"width": 4, "likelihood": "gaussian", "spread": "pixel", "binarise": True},
+)
 FAMILIES = [
     _family("classic"),
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
@@ -297,6 +312,9 @@ FAMILIES = [
     _partly_labelled(
         "sgan", net="dense", hidden="24,16", generator_hidden="16,16", latent=8, lr=1e-3
     ),
+    *(replace(_family("vae", **how, latent=4), game=False) for how in VAES),
+    _family("vaegan", width=4, latent=4),
+    _family("vaegan", width=4, latent=4, conditional=True, loss="minimax", warm_up=0.05),
     _translator("pix2pix", inputs=1, width=8),
     _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
     _translator(

@@ -343,6 +343,8 @@ def _farewell(run_folder: Run) -> None:
             uses[0],
         ]
         python = f"  from Python    faussaire.load({str(path)!r}).classify('picture.png').told"
+    if kind.rebuilds:
+        uses.append(f"  rebuild yours  faussaire apply {word} pictures/ --out made/")
     if kind.applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"

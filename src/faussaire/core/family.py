@@ -93,6 +93,8 @@ class Family(Generic[ConfigT]):
         partly_labelled: whether it learns from pictures with a label and from others without: its
             batches have `labelled` pictures and their `labels` beside `images`, in their own order.
         classifies: whether it tells the classes of pictures (`classify`).
+        rebuilds: whether it makes pictures from noise and gives back pictures besides: `encode` finds
+            their latents, and `apply` makes of pictures of its own size what it knows of them.
         adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
@@ -117,6 +119,7 @@ class Family(Generic[ConfigT]):
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
     stylises: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = False
     fills: ClassVar[bool] = False
     partly_labelled: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
@@ -269,6 +272,32 @@ class Family(Generic[ConfigT]):
         raise UserError(
             f"{type(self).__name__.lower()} tells no classes.",
             "Train one that does: faussaire train sgan pictures/ --labels labels.csv",
+        )
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents of which `sample` makes pictures like these: (N, C, H, W) to (N, ...).
+
+        Args:
+            x: pictures of the family's own size, in [-1, 1].
+            labels: their classes, (N,), or conditions, (N, K); None: a conditional family finds out.
+
+        Raises:
+            UserError: the family has no encoder.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no encoder: it knows no latents of given pictures.",
+            "Train vae or vaegan, which have.",
+        )
+
+    def moved(self, shift: Tensor) -> Self:
+        """A view whose `apply` adds `shift`, in the form of one picture's latents, to what it encodes.
+
+        Raises:
+            UserError: the family does not rebuild pictures.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} encodes no pictures, so there is no attribute to add.",
+            "Leave --plus and --minus out; vae and vaegan have them.",
         )
 
     def inverse(self) -> Self:

@@ -42,6 +42,8 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
     "tvae": ("tvae", "TVAE"),
+    "vae": ("vae", "VAE"),
+    "vaegan": ("vaegan", "VAEGAN"),
     "wavegan": ("wavegan", "WaveGAN"),
 }
 
