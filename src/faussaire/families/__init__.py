@@ -23,6 +23,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
+    "e4e": ("e4e", "E4E"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
