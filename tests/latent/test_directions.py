@@ -23,7 +23,7 @@ from latent.conftest import PLACE, tiny
 
 
 def unit(*numbers: float) -> Direction:
-    vector = torch.tensor(numbers)
+    vector = torch.tensor(numbers, dtype=torch.float32)
     return Direction(
         name="d", space="w", vector=vector / vector.norm(), deviation=2.0, method="given"
     )
@@ -214,7 +214,7 @@ def test_z_is_edited_where_there_is_no_w(dcgan):
             refused()
 
 
-def test_directions_of_two_folders(editor, tmp_path):
+def test_directions_of_two_folders(editor, tmp_path, monkeypatch):
     """What the model's own samples show is learnt by a classifier, and by projecting."""
     space = editor.space()
     codes = space.draw(160, 50)
@@ -227,6 +227,7 @@ def test_directions_of_two_folders(editor, tmp_path):
             levels = ((pictures[row] + 1.0) * 127.5).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(levels).save(tmp_path / name / f"{row}.png")
     folders = [tmp_path / "light"], [tmp_path / "dark"]
+    monkeypatch.setattr("faussaire.latent.editor.LESSONS", 40)
     found = editor.learn("light", *folders, count=400)
     assert found.facts["accuracy"] > 0.8
     base = editor.samples(range(16))
