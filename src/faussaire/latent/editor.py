@@ -84,8 +84,8 @@ class Projected(Latent):
 
 
 @dataclass(frozen=True)
-class _Lessons:
-    """Pictures of two folders as `metrics.classifier` reads them."""
+class Lessons:
+    """Pictures (N, H, W, C) with 1 for those that have something, as `metrics.classifier` reads them."""
 
     pixels: np.ndarray
     labels: np.ndarray
@@ -542,7 +542,7 @@ class Editor:
         labels = np.repeat([1, 0], [len(side) for side in pictures])
         rows = rng.permutation(len(labels))
         exam, taught = np.split(rows, [max(2, len(rows) // 5)])
-        lessons = _Lessons(np.concatenate(pictures), labels)
+        lessons = Lessons(np.concatenate(pictures), labels)
         net = teach(
             lessons,
             2,
@@ -553,11 +553,11 @@ class Editor:
             seed=seed,
             progress=progress,
         )
-        said = self._scores(net, self.model.device.put(lessons.read(exam)))
+        said = scored(net, self.model.device.put(lessons.read(exam)))
         right = float(((said > 0) == (labels[exam] == 1)).mean())
         codes = space.draw(count, mix(seed, "labelled"))
         shown = space.show(codes, labels=space.labels(count, mix(seed, "labelled")))
-        scores = self._scores(net, shown.to(self.model.device.name))
+        scores = scored(net, shown.to(self.model.device.name))
         high, low = ways.ends(scores, share)
         if not (scores[high] > 0).all() or not (scores[low] < 0).all():
             self._note(
@@ -568,12 +568,6 @@ class Editor:
         yes = np.repeat([True, False], [len(high), len(low)])
         facts = {"by": "classifier", "classifier_accuracy": right}
         return (codes[torch.from_numpy(chosen).to(codes.device)], yes), facts
-
-    @staticmethod
-    def _scores(net: torch.nn.Module, pictures: Tensor) -> np.ndarray:
-        """Logit of the second class over the first, (N,)."""
-        said = answers(net, pictures.split(256))  # pyright: ignore[reportArgumentType]
-        return (said[:, 1] - said[:, 0]).float().numpy()
 
     # ---- Editing ----
 
@@ -717,6 +711,12 @@ class Editor:
         for latent in latents:
             cell = grid(to_uint8(self.render([latent])))
             yield np.asarray(cell.convert("RGB"))
+
+
+def scored(net: torch.nn.Module, pictures: Tensor) -> np.ndarray:
+    """What a classifier of two classes makes of pictures (N, C, H, W): logits of the second, (N,)."""
+    said = answers(net, pictures.split(256))  # pyright: ignore[reportArgumentType]
+    return (said[:, 1] - said[:, 0]).float().numpy()
 
 
 def facts(projected: Projected) -> dict[str, Any]:
