@@ -7,8 +7,8 @@
 (or takes the run that is in --out), and measures attributes in pictures themselves, which no part of the
 method does: linear boundaries between them, what an edit flips and what else it moves, SeFa's first
 direction against random ones, principal components, and inversion of the model's own samples and of
-held-out pictures (in W, in W+, tuned). `faces` takes a run on FOLDER/train, which has smile/ and no_smile/
-in it, as FOLDER/held has: a classifier that had no part in the labelling judges whether edits smile.
+held-out pictures (in W, in W+, tuned). `faces` takes a run on FOLDER/train, which has smile/ and
+no_smile/ in it, as FOLDER/held has: a classifier that had no part in the labelling judges the edits.
 
 Recorded: benchmarks/editing.txt.
 """

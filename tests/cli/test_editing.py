@@ -141,7 +141,7 @@ def test_from_photograph_to_edit(desk, tmp_path, capsys):
     assert "Nothing says where" in ran(capsys, "edit", run, latent, "--pca1", 1, expect=2)
     assert "nothing to edit" in ran(capsys, "edit", run, "--pca1", 1, "--out", out, expect=2)
     other = ("edit", desk / "plain", latent, "--out", tmp_path / "other")
-    assert "has no space 'w+'" in ran(capsys, *other, expect=2)
+    assert "has no space" in ran(capsys, *other, expect=2)
 
 
 def test_an_encoder_takes_the_place_of_the_search(desk, tmp_path, capsys):

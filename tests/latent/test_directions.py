@@ -102,7 +102,7 @@ def test_a_boundary_is_learnt_and_what_belongs_to_another_taken_away(stylegan2):
     yes = (around @ truth.vector > 0).numpy()
     found = ways.separating(space, "corner", codes, yes)
     assert found.facts["accuracy"] > 0.9
-    assert float(found.vector @ truth.vector) > 0.9
+    assert float(found.vector @ truth.vector) > 0.8
     apart = ways.without(found, [other], space)
     assert abs(float(apart.vector @ other.vector)) < 1e-5
     assert float(apart.vector.norm()) == pytest.approx(1.0)

@@ -63,7 +63,7 @@ def test_a_models_own_samples_are_found_again(stylegan2, pixels_only, name, leas
     targets = Space(stylegan2, "w").show(Space(stylegan2, "w").draw(2, 3))
     nothing = psnr(space.show(space.mean.expand(2, -1, -1)), targets)
     told = []
-    found = project(space, targets, pixels_only, Search(steps=150), watch=told.append)
+    found = project(space, targets, pixels_only, Search(steps=100), watch=told.append)
     assert (found.psnr > least).all(), found.psnr
     assert (found.psnr > nothing + 3.0).all()
     assert torch.allclose(found.made, space.show(found.codes), atol=1e-5)
@@ -144,13 +144,14 @@ def test_a_network_sees_more_than_pixels():
 def test_the_generator_is_tuned_to_a_picture_and_the_run_stays(stylegan2, tmp_path):
     space, likeness = Space(stylegan2, "w"), Likeness(None)
     before = {key: v.clone() for key, v in stylegan2.nets["synthesis"].state_dict().items()}
-    target = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2.0 - 1.0
+    other = Space(tiny("stylegan2", seed=1), "w")  # what another model makes, this one cannot
+    target = other.show(other.draw(1, 2))
     found = project(space, target, likeness, Search(steps=30))
-    how = Tuning(steps=60, rate=3e-3)
+    how = Tuning(steps=50, rate=1e-2, locality=1.0)
     view = tune(space, found, target, likeness, how, place=PLACE)
     here = Space(view, "w")
     better = psnr(here.show(found.codes), target)
-    assert better > found.psnr + 3.0, (better, found.psnr)
+    assert better > found.psnr + 2.0, (better, found.psnr)
     after = stylegan2.nets["synthesis"].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 

@@ -49,6 +49,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
 from faussaire.core.optim import Adam, OptimiserSpec
 from faussaire.core.phase import Phase, Stage
+from faussaire.core.state import settling_draws
 from faussaire.latent.likeness import LAYERS, Likeness, pixels, psnr
 from faussaire.latent.space import Space
 from faussaire.metrics.maps import FeatureMaps, Recipe, proved, settled
@@ -524,6 +525,8 @@ def _opened(path: Path) -> Any:
     found = restore(path)
     for net in found.family.nets.values():
         net.eval().requires_grad_(False)
+    with torch.no_grad():
+        found.family.settle(settling_draws("cpu"))
     return found
 
 
