@@ -26,7 +26,8 @@ from torch import Tensor
 
 import faussaire
 from faussaire.latent import directions as ways
-from faussaire.latent.editor import Editor, Lessons, scored
+from faussaire.latent.editor import Editor
+from faussaire.latent.labels import Lessons, scored
 from faussaire.latent.projection import Search, project
 from faussaire.latent.tuning import Tuning, tune
 from faussaire.metrics.classifier import teach

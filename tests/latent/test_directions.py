@@ -227,7 +227,7 @@ def test_directions_of_two_folders(editor, tmp_path, monkeypatch):
             levels = ((pictures[row] + 1.0) * 127.5).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(levels).save(tmp_path / name / f"{row}.png")
     folders = [tmp_path / "light"], [tmp_path / "dark"]
-    monkeypatch.setattr("faussaire.latent.editor.LESSONS", 40)
+    monkeypatch.setattr("faussaire.latent.labels.STEPS", 40)
     found = editor.learn("light", *folders, count=400)
     assert found.facts["accuracy"] > 0.8
     base = editor.samples(range(16))

@@ -6,8 +6,10 @@ import dataclasses
 
 import pytest
 import torch
+from cases import FAMILIES
 
 from faussaire.core.errors import UserError
+from faussaire.core.state import settling_draws
 from faussaire.latent.likeness import Likeness, psnr
 from faussaire.latent.projection import Search, autocorrelation, project, ramp
 from faussaire.latent.space import Space
@@ -171,3 +173,31 @@ def test_the_generator_is_tuned_to_a_picture_and_the_run_stays(stylegan2, tmp_pa
     (tmp_path / "bad.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="cannot be read"):
         load_tuned(tmp_path / "bad.safetensors", stylegan2, PLACE)
+
+
+SOUGHT = {
+    case.name.partition("-")[0]: case
+    for case in FAMILIES
+    if case.game and "conditional" not in case.name and not case.make().applies
+}
+
+
+@pytest.mark.parametrize("case", SOUGHT.values(), ids=str)
+def test_every_family_that_makes_pictures_of_noise_can_be_sought(case, pixels_only, monkeypatch):
+    monkeypatch.setattr("faussaire.latent.space.SURVEYED", 64)
+    monkeypatch.setattr("faussaire.latent.projection.TRIED", 8)
+    torch.manual_seed(0)
+    family = case.make()
+    for net in family.nets.values():
+        PLACE.prepare(net.eval())
+    with torch.no_grad():
+        family.settle(settling_draws("cpu"))
+    space = Space(family, "z")
+    target = space.show(space.draw(1, 1))
+    found = project(space, target, pixels_only, Search(steps=3))
+    assert found.codes.shape == (1, 1, space.width)
+    assert not torch.equal(found.codes, space.draw(1, 1).cpu())
+    codes = space.draw(1, 2).requires_grad_()
+    (slope,) = torch.autograd.grad(space.render(codes).sum(), codes)
+    assert slope.isfinite().all()
+    assert slope.any()

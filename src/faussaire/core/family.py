@@ -264,11 +264,11 @@ class Family(Generic[ConfigT]):
         takes all of z.
 
         Raises:
-            UserError: that is no linear map.
+            UserError: it does not say.
         """
         raise UserError(
-            f"{type(self).__name__.lower()} takes z in otherwise than by one linear map of all of it, "
-            "so its directions have no closed form.",
+            f"{type(self).__name__.lower()} does not tell which linear map takes its latent in, so its "
+            "directions have no closed form here.",
             "Find them by principal components (--find pca) or from labels (--learn).",
         )
 

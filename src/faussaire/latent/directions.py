@@ -346,7 +346,7 @@ def separating(
         "accuracy_taught": _balanced(machine.predict(ready[lessons]), yes[lessons]),
         "examples": f"{len(sides[0])}+{len(sides[1])}",
     }
-    vector = torch.from_numpy(np.asarray(machine.coef_[0]))
+    vector = torch.from_numpy(np.array(machine.coef_[0]))  # a copy: scikit-learn's own is read-only
     return _named(space, name, vector, "svm", {**found, **(facts or {})})
 
 

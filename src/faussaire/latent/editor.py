@@ -26,13 +26,13 @@ from faussaire.core.run import Run
 from faussaire.data.parallel import Progress
 from faussaire.latent import directions as ways
 from faussaire.latent.directions import Direction
+from faussaire.latent.labels import Lessons, scored, taught
 from faussaire.latent.likeness import Likeness, open_likeness
 from faussaire.latent.photos import named, read_photo
 from faussaire.latent.projection import Found, Search, Watcher, measured, project
 from faussaire.latent.shelf import Latent, Shelf
 from faussaire.latent.space import Space
 from faussaire.latent.tuning import Tuning, load_tuned, save_tuned, tune
-from faussaire.metrics.classifier import answers, teach
 from faussaire.model import Model, load_pictures
 from faussaire.report.film import slerp
 from faussaire.report.pictures import beside, grid, to_image, to_uint8
@@ -43,8 +43,6 @@ SAMPLES = 4000
 """Samples that a classifier labels, where the user does not say."""
 SHARE = 0.1
 """Of them those at either end that a boundary is learnt from. The paper takes .02 of 500,000."""
-LESSONS = 300
-"""Steps of training the classifier."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,28 +79,6 @@ class Projected(Latent):
         cells = [np.asarray(beside([part, part]).convert("RGB")) for part in parts]
         width = (cells[0].shape[1] - 2) // 2
         return grid(np.stack([cell[:, :width] for cell in cells]), columns=count, scale=1)
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """Pictures (N, H, W, C) with 1 for those that have something, as `metrics.classifier` reads them."""
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    name: str = "lessons"
-    key: str = ""
-    whole: bool = True
-    classes: tuple[str, ...] = ("without", "with")
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.pixels.shape[1], self.pixels.shape[2], self.pixels.shape[3]
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def read(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        return self.pixels[np.asarray(rows)]
 
 
 class Editor:
@@ -260,7 +236,8 @@ class Editor:
             UserError: a photograph cannot be read, or the encoder is another model's.
         """
         images = [one for one in photos if isinstance(one, Image.Image)]
-        files = named([Path(one) for one in photos if not isinstance(one, Image.Image)])
+        words = [Path(one) for one in photos if not isinstance(one, Image.Image)]
+        files = named(words) if words else []
         sources: list[Path | Image.Image] = [*files, *images]
         targets = torch.cat([self.photo(source) for source in sources])
         names = [path.name for path in files] + ["picture"] * len(images)
@@ -538,23 +515,9 @@ class Editor:
                 f"{len(pictures[1])} without by a classifier.",
                 "Give at least 8 of each (hundreds are better), or take --by projection.",
             )
-        rng = np.random.default_rng(mix(seed, "exam"))
         labels = np.repeat([1, 0], [len(side) for side in pictures])
-        rows = rng.permutation(len(labels))
-        exam, taught = np.split(rows, [max(2, len(rows) // 5)])
         lessons = Lessons(np.concatenate(pictures), labels)
-        net = teach(
-            lessons,
-            2,
-            rows=taught,
-            steps=LESSONS,
-            width=16,
-            device=self.model.device,
-            seed=seed,
-            progress=progress,
-        )
-        said = scored(net, self.model.device.put(lessons.read(exam)))
-        right = float(((said > 0) == (labels[exam] == 1)).mean())
+        net, right = taught(lessons, device=self.model.device, seed=seed, progress=progress)
         codes = space.draw(count, mix(seed, "labelled"))
         shown = space.show(codes, labels=space.labels(count, mix(seed, "labelled")))
         scores = scored(net, shown.to(self.model.device.name))
@@ -711,12 +674,6 @@ class Editor:
         for latent in latents:
             cell = grid(to_uint8(self.render([latent])))
             yield np.asarray(cell.convert("RGB"))
-
-
-def scored(net: torch.nn.Module, pictures: Tensor) -> np.ndarray:
-    """What a classifier of two classes makes of pictures (N, C, H, W): logits of the second, (N,)."""
-    said = answers(net, pictures.split(256))  # pyright: ignore[reportArgumentType]
-    return (said[:, 1] - said[:, 0]).float().numpy()
 
 
 def facts(projected: Projected) -> dict[str, Any]:
