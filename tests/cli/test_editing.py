@@ -59,7 +59,16 @@ def test_photographs_are_projected_by_a_real_process(desk, tmp_path):
     photo = desk / "photos" / "red" / "picture 1.png"
     before = {path: path.read_bytes() for path in (desk / "styles").rglob("*") if path.is_file()}
     out, err = command(
-        "project", desk / "styles", photo, "--out", tmp_path, *QUICK, "--tune", "--tune-steps", 2
+        "project",
+        desk / "styles",
+        photo,
+        "--out",
+        tmp_path,
+        *QUICK,
+        "--tune",
+        "--tune-steps",
+        2,
+        timeout=600,
     )
     assert "100.0%" in out
     assert "left" in out

@@ -41,6 +41,9 @@ def tiny(name: str, seed: int = 0, channels: int = 3, **spec: object) -> Family:
         PLACE.prepare(net.eval())
     if name == "dcgan":
         louder(family)
+    else:  # within [-1, 1], where a picture ends
+        for layer in family.nets["synthesis"].to_rgb:
+            layer.convolution.weight.data.mul_(0.25)
     if name == "noisy":
         for layer in family.nets["synthesis"].layers:
             torch.nn.init.constant_(layer.strength, 0.3)
