@@ -166,7 +166,7 @@ def test_an_encoder_takes_the_place_of_the_search(desk, tmp_path, capsys):
     )
     told = json.loads(ran(capsys, *words, "--out", tmp_path / "a", "--json"))
     assert told["found"][0]["space"] == "w+"
-    better = json.loads(ran(capsys, *words, "--out", tmp_path / "b", "--json", "--steps", 20))
+    better = json.loads(ran(capsys, *words, "--out", tmp_path / "b", "--json", "--steps", 100))
     assert better["found"][0]["psnr"] > told["found"][0]["psnr"]
     ran(capsys, "apply", desk / "encoder", photo, "--out", tmp_path / "made")
     with Image.open(tmp_path / "made" / "picture 1.png") as made:
