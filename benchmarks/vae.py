@@ -119,7 +119,7 @@ def bound(options: argparse.Namespace) -> None:
             known = Known(pixels, None, name, name, True)
             with state.sampling() as family:
                 elbo, units = latent_figures(
-                    family, state.device, known, ("elbo", "active-units"), seed=0, circumstances={}
+                    family, state.device, known, ("elbo", "active-units"), seed=0
                 )
             parts = elbo.parts
             told.append(

@@ -15,13 +15,10 @@ from torch import Tensor
 from faussaire.application import Opened, answer
 from faussaire.classification import prepared, probabilities
 from faussaire.core.batch import RowDraws, mix
-from faussaire.core.checkpoint import Checkpoints, load_checkpoint
-from faussaire.core.config import resolve
 from faussaire.core.device import Device, DeviceName
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
-from faussaire.core.run import Run
-from faussaire.core.state import load_nets, settling_draws
+from faussaire.core.state import settling_draws
 from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
 from faussaire.features import Given, features_of
@@ -31,6 +28,7 @@ from faussaire.nn.degrade import grey
 from faussaire.originals import Picture, read_picture
 from faussaire.rebuilding import fitted
 from faussaire.report import pictures
+from faussaire.restoring import restore
 from faussaire.sampling import class_numbers, seeded_rows
 
 _BATCH = 64
@@ -423,21 +421,8 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     if folder.is_file():
         family = load_family("superres").from_file(folder)  # pyright: ignore[reportAttributeAccessIssue]
         return _ready(family, family.spec, 0, device)
-    if not (folder / "state.json").exists():
-        folder = Checkpoints(Run.find(folder).checkpoints).find(checkpoint)
-    groups, record = load_checkpoint(folder, only=("networks", "averaged"))
-    try:
-        kind = load_family(record["family"])
-        settings = resolve(record["family"], "", kind.Config, record["model"])
-        spec = load_modality(kind).spec(record["spec"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"'{folder}' does not say which networks it holds ({error}).", "Use another checkpoint."
-        ) from error
-    family = kind(settings.model, spec)
-    load_nets(family.nets, groups["networks"])
-    load_nets({name: family.nets[name] for name in family.averaged}, groups["averaged"])
-    return _ready(family, spec, int(record["examples"]), device)
+    found = restore(folder, checkpoint)
+    return _ready(found.family, found.spec, found.examples, device)
 
 
 def load_pictures(

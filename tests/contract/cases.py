@@ -232,6 +232,39 @@ def forged(
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
+def _encoder() -> Case:
+    """An encoder for a generator that has learnt nothing."""
+    kind = load_family("e4e")
+
+    def make(spec: Pictures = SMALL) -> Family[Any]:
+        spec = replace(spec, classes=(), input_channels=spec.channels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(13)
+            target = load_family("stylegan2")
+            generator = target(target.Config(latent=8, style=8, width=16, max_width=8), spec)
+        family = kind(
+            kind.Config(
+                **{"generator": Path("run"), "layers": len(generator.affines()), "numbers": 8},
+                **{"width": 8, "max_width": 8, "critic_width": 16, "perceptual": "none"},
+                **{"offsets_from": 0.0, "offsets_until": 0.0, "lr": 1e-4, "penalty_every": 4},
+            ),
+            spec,
+        )
+        family.prove(generator)  # type: ignore[attr-defined]
+        return family
+
+    case = _translator("e4e", inputs=3)
+    return replace(
+        case,
+        make=make,
+        game=False,
+        stream=lambda rank, world: Stream(
+            [pictures(SMALL)], seed=3, flip=("images",), rank=rank, world=world
+        ),
+        table=lambda spec: {"images": pictures(spec)["images"]},
+    )
+
+
 LABELS = {
     "conditional",
     "generator",
@@ -354,6 +387,7 @@ FAMILIES = [
         )
     ),
     _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
+    _encoder(),
 ]
 WORDED = Captioned(
     channels=3,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
+from faussaire.asking import Wanted, divide
 from faussaire.autoencoding import divergence, drawn
 from faussaire.core.batch import Batch, BatchDraws, RowDraws
 from faussaire.core.clock import Clock
@@ -22,7 +23,7 @@ from faussaire.data.stream import Stream
 from faussaire.families.dcgan import DCGAN, DCGANConfig
 from faussaire.families.vae import LEAST, VAE, VAEConfig, black_or_white, deviation_of
 from faussaire.families.vaegan import VAEGAN, VAEGANConfig, halvings
-from faussaire.rebuilding import Known, divide_metrics, latent_figures
+from faussaire.rebuilding import Known, latent_figures
 
 GREY = Pictures(channels=1, height=16, width=16, classes=("dark", "light"))
 CPU = Device(name="cpu", precision="float32")
@@ -162,7 +163,7 @@ def test_the_presets_are_the_papers_networks():
 def test_it_learns_to_rebuild_and_says_so_in_nats(learnt):
     pixels, labels = shades(64)["images"], shades(64)["labels"]
     known = Known(pixels, labels, "held-out", "key", True)
-    tell = {"seed": 1, "circumstances": {}}
+    tell = {"seed": 1}
     elbo, units = latent_figures(learnt, CPU, known, ("elbo", "active-units"), **tell)
     torch.manual_seed(0)
     untaught = VAE(learnt.config, GREY)
@@ -219,13 +220,13 @@ def test_what_is_added_to_latents_moves_the_picture(learnt):
 def test_metrics_of_latents_are_refused_where_they_mean_nothing():
     plain = DCGAN(DCGANConfig(width=4), GREY)
     with pytest.raises(UserError, match="dcgan has none"):
-        divide_metrics(plain, "elbo")
-    assert divide_metrics(plain, None) == (None, (), ())
+        divide(plain, "elbo")
+    assert divide(plain, None) == Wanted(None, (), (), must=False)
     with pytest.raises(UserError, match="features instead"):
-        divide_metrics(VAEGAN(VAEGANConfig(width=4), GREY), "elbo")
+        divide(VAEGAN(VAEGANConfig(width=4), GREY), "elbo")
     vae = VAE(VAEConfig(width=4), GREY)
-    assert divide_metrics(vae, "fid,elbo,psnr") == (("fid",), ("elbo",), ("psnr",))
-    assert divide_metrics(vae, None) == (None, ("elbo", "active-units"), ())
+    assert divide(vae, "fid,elbo,psnr") == Wanted(("fid",), ("elbo",), ("psnr",), must=True)
+    assert divide(vae, None) == Wanted(None, ("elbo", "active-units"), (), must=False)
     with pytest.raises(UserError, match="dcgan has no encoder"):
         plain.encode(torch.zeros(1, 1, 16, 16))
     with pytest.raises(UserError, match="encodes no pictures"):

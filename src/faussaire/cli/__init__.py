@@ -22,6 +22,8 @@ COMMANDS = {
     "apply": "Turn pictures into others with a trained run: faussaire apply RUN photos/ --out made/",
     "classify": "Tell the classes of pictures with a trained run: faussaire classify RUN photos/",
     "features": "What a run sees in pictures, for your own classifier",
+    "project": "Find photographs in a run's latent space: faussaire project RUN me.jpg --out found/",
+    "edit": "Move pictures along directions: faussaire edit RUN me.jpg --smile 2 --out edited/",
     "evaluate": "Measure a run, or one folder of pictures against another",
     "compare": "Compare runs: settings, figures and samples",
     "doctor": "Does a run learn, what is wrong, and what to do",

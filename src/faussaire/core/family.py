@@ -98,6 +98,8 @@ class Family(Generic[ConfigT]):
         adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
+        spaces: where the latent of a picture may be sought and moved, the usual one first: `z`, `w`
+            (what a mapping makes of z) and `w+` (a w for each layer). `faussaire.latent` works there.
 
     Attributes:
         config: the settings.
@@ -124,6 +126,7 @@ class Family(Generic[ConfigT]):
     partly_labelled: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+    spaces: ClassVar[tuple[str, ...]] = ("z",)
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
@@ -226,6 +229,56 @@ class Family(Generic[ConfigT]):
     def latents(self, draws: Draws) -> Tensor | None:
         """Latent vectors for `draws.size` samples, or None where the family has no latent space."""
         return None
+
+    def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """w of z: (N, latent) to (N, style), for families with `w` among their spaces.
+
+        Args:
+            z: as `latents` gives them.
+            labels: (N,) class numbers or (N, K) vectors of a conditional family.
+
+        Raises:
+            UserError: it has no mapping.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no mapping from z to w.",
+            "Take --space z; stylegan2 has w.",
+        )
+
+    def synthesised(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Pictures (N, C, H, W) of styles, not bounded, for families with `w` among their spaces.
+
+        Args:
+            w: (N, style) for all layers, or (N, layers, style).
+            noise: (N, numbers of all `noise_planes`); None: what `sample(latents=...)` takes.
+
+        Raises:
+            UserError: it has no styles.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no styles to make pictures of.",
+            "Take --space z; stylegan2 has w.",
+        )
+
+    @property
+    def noise_planes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of each layer's noise, which `synthesised` takes one after the other."""
+        return ()
+
+    def affines(self) -> Sequence[Tensor]:
+        """What each layer makes of the latent before anything else, as matrices (outputs, numbers).
+
+        One for each layer that has a w of its own; of families without w the first layer's, which
+        takes all of z.
+
+        Raises:
+            UserError: it does not say.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} does not tell which linear map takes its latent in, so its "
+            "directions have no closed form here.",
+            "Find them by principal components (--find pca) or from labels (--learn).",
+        )
 
     def sample(
         self,

@@ -24,6 +24,7 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
     "dfgan": ("dfgan", "DFGAN"),
+    "e4e": ("e4e", "E4E"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),

@@ -170,3 +170,8 @@ class DCGAN(ImageGAN[DCGANConfig]):
         if self.config.noise == "uniform":
             return 2.0 * draws.uniform(self.config.latent) - 1.0
         return draws.normal(self.config.latent)
+
+    def affines(self) -> list[Tensor]:
+        """The dense layer onto the first pixels, without what a condition adds."""
+        weight = self.nets["generator"].get_submodule("project").get_parameter("weight").detach()
+        return [weight[: self.config.latent].flatten(1).T]
