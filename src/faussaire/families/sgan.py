@@ -484,9 +484,9 @@ class SGAN(Family[SGANConfig]):
         noise = tuple(map(torch.cat, zip(*(net.noise(draws) for _ in parts), strict=True)))
         return net(torch.cat([*parts]), noise)[0].split([len(part) for part in parts])
 
-    def evidence(self, x: Tensor) -> Tensor:
-        """log Z(x), (N,): the logit of D(x)."""
-        return self.judge(x)[0].logsumexp(dim=1)
+    def evidence(self, x: Tensor, draws: Draws) -> Tensor:
+        """log Z(x), (N,): the logit of D(x), with noise, as both players know it."""
+        return self.judge(x, draws)[0].logsumexp(dim=1)
 
     def forge(self, draws: Draws) -> Tensor:
         """G(z)."""
@@ -502,12 +502,12 @@ class SGAN(Family[SGANConfig]):
         return Look(
             reals=reals,
             fakes=fakes,
-            real_logits=self.evidence(reals),
-            fake_logits=self.evidence(fakes),
+            real_logits=self.evidence(reals, batch.draws),
+            fake_logits=self.evidence(fakes, batch.draws),
         )
 
     def judged(self, batch: Batch, clock: Clock) -> Tensor:
-        return self.evidence(batch["images"])
+        return self.evidence(batch["images"], batch.draws)
 
     # ---- Using it ----
 
