@@ -370,7 +370,7 @@ _ALL = (
         "higher",
         "The share of labelled pictures whose class the model tells. As given: what telling always the "
         "most frequent class gets.",
-        "pictures that were not trained on",
+        "Salimans 2016, arXiv 1606.03498",
         of="classes",
     ),
     Metric(
