@@ -173,6 +173,10 @@ def look_at(
             ]
         )
         made = samples.read(range(options.count))
+        if options.out:
+            save_png(grid(made[:64], columns=8), options.out / f"{file}-samples.png")
+            pairs = beside([x[:24].float().cpu(), rebuilt[:24]])
+            save_png(pairs, options.out / f"{file}-rebuilt.png")
         found = measure(
             samples,
             reals,
@@ -188,10 +192,6 @@ def look_at(
     for one in found.figures:
         real = "" if one.real is None else f" (real pictures {one.real:.4g})"
         print(f"    {one.name} {one.value:.4g}{real}", flush=True)
-    if options.out:
-        save_png(grid(made[:64], columns=8), options.out / f"{file}-samples.png")
-        pairs = beside([x[:24].float().cpu(), rebuilt[:24]])
-        save_png(pairs, options.out / f"{file}-rebuilt.png")
 
 
 def main() -> None:

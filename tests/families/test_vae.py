@@ -242,6 +242,18 @@ def test_settings_that_mean_nothing_are_refused():
         VAEConfig(deviation=0.0)
 
 
+@pytest.mark.parametrize("kind", [VAE, VAEGAN])
+def test_the_map_that_directions_are_sought_in_is_the_decoders_first(kind):
+    family = kind(kind.Config(conditional=True, width=8), GREY)
+    (found,) = family.affines()
+    decoder = family.nets["decoder"]
+    layer = decoder.project if isinstance(family, VAE) else decoder.dense.linear
+    z = torch.randn(2, family.latent)
+    told = torch.zeros(2, layer.in_features - family.latent)  # of no class
+    bias = 0.0 if layer.bias is None else layer.bias
+    torch.testing.assert_close(layer(torch.cat([z, told], dim=1)) - bias, z @ found.T)
+
+
 # ---- The three ways of VAE-GAN ----
 
 

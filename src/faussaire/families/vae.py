@@ -348,6 +348,11 @@ class VAE(Autoencoder[VAEConfig]):
         surprise = self.surprise(x, *self.nets["decoder"](z, condition))
         return surprise, divergence(mean, log_variance).sum(1)
 
+    def affines(self) -> list[Tensor]:
+        """The decoder's first layer, without what a condition adds."""
+        weight = self.nets["decoder"].get_submodule("project").get_parameter("weight").detach()
+        return [weight[:, : self.latent]]
+
     def painted(self, z: Tensor, condition: Tensor | None) -> Tensor:
         logits, _ = self.nets["decoder"](z, condition)
         return 2.0 * logits.sigmoid() - 1.0

@@ -381,6 +381,11 @@ class VAEGAN(Autoencoder[VAEGANConfig]):
 
     # ---- Use ----
 
+    def affines(self) -> list[Tensor]:
+        """The decoder's first layer, without what a condition adds."""
+        weight = self.nets["decoder"].get_submodule("dense.linear").get_parameter("weight").detach()
+        return [weight[:, : self.latent]]
+
     def painted(self, z: Tensor, condition: Tensor | None) -> Tensor:
         return self.nets["decoder"](z, condition)
 
