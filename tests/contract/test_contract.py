@@ -118,6 +118,29 @@ def test_resume_is_bit_identical(case, tmp_path):
 
 
 @every_case
+def test_resume_where_a_stage_begins(case, tmp_path):
+    """The round after the last of a stage knows which stage it is in, resumed or not."""
+    total = 400
+    state = build(case, total=total)
+    ends = [stage.until for stage in state.stages[:-1]]
+    if not ends:
+        pytest.skip("it has one stage")
+    until = -(-ends[0] / case.scale)  # in the measure of `train`
+    train(case, state, until)
+    assert state.clock.examples >= ends[0]
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state.tensors(), state.record())
+    resumed = build(case, seed=99, total=total)
+    groups, record, _ = checkpoints.load_latest() or pytest.fail("nothing was saved")
+    resumed.load(groups, record)
+    further = (state.clock.examples + 1) / case.scale
+    train(case, state, further)
+    train(case, resumed, further)
+    assert state.clock == resumed.clock
+    assert not differing(content(state), content(resumed))
+
+
+@every_case
 def test_observers_previews_and_saving_change_nothing(case, tmp_path):
     plain = build(case)
     train(case, plain, 800)
