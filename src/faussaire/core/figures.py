@@ -370,7 +370,7 @@ _ALL = (
         "higher",
         "The share of labelled pictures whose class the model tells. As given: what telling always the "
         "most frequent class gets.",
-        "pictures that were not trained on",
+        "Salimans 2016, arXiv 1606.03498",
         of="classes",
     ),
     Metric(
@@ -575,7 +575,7 @@ class Provenance:
         known = METRICS.get(self.metric)
         against = self.reference + ("" if self.whole else f":{self.reference_count}")
         counts = f"{self.count}/{against}" if self.reference else str(self.count)
-        if known is not None and known.pairs:
+        if known is not None and known.of == "pairs":
             counts = f"{self.reference},{self.count} pairs"
         parts = (self.extractor, counts, self.resize, self.details)
         return f"{self.metric}[{','.join(filter(None, parts))}]"
