@@ -180,7 +180,7 @@ def look_at(
         found = measure(
             samples,
             reals,
-            Options(metrics="fid,swd,precision,recall", extractor=options.extractor),
+            Options(metrics=options.metrics, extractor=options.extractor),
             device=state.device,
             circumstances={},
         )
@@ -204,6 +204,7 @@ def main() -> None:
     parser.add_argument("--family", default="both")
     parser.add_argument("--seconds", type=float, nargs="+", default=[60.0, 120.0])
     parser.add_argument("--count", type=int, default=2000)
+    parser.add_argument("--metrics", default="fid,swd,precision,recall")
     parser.add_argument("--extractor", default="squeezenet1.1")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)

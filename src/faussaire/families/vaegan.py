@@ -220,13 +220,11 @@ class Discriminator(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights that keep the size of signals through ReLU (He et al. 2015), biases 0."""
-    if isinstance(module, nn.Conv2d | nn.Linear):
-        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    elif isinstance(module, nn.ConvTranspose2d):
-        nn.init.normal_(module.weight, 0.0, (2.0 / (4 * module.in_channels)) ** 0.5)
-    if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    """Weights from N(0, 0.02) as in DCGAN, biases 0: first pictures are grey, not saturated noise."""
+    if isinstance(module, nn.Conv2d | nn.Linear | nn.ConvTranspose2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class VAEGAN(Autoencoder[VAEGANConfig]):
