@@ -220,6 +220,7 @@ def test_samples_are_determined_by_the_seed_and_do_not_depend_on_their_number(ca
         "inpaint",
         "faststyle",
         "adain",
+        "e4e",
     )
     if not case.name.startswith(draws_nothing):
         assert not torch.equal(few, other)

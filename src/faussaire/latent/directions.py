@@ -213,8 +213,8 @@ def _of_pictures(space: Space, count: int, seed: int, sampled: int) -> list[Dire
     codes = space.draw(sampled, mix(seed, "principal"))
     labels = space.labels(sampled, mix(seed, "principal"))
     pictures = space.show(codes, labels=labels)
-    size = [min(side, _SIDE) for side in pictures.shape[2:]]
-    features = F.adaptive_avg_pool2d(pictures, size).flatten(1).double()
+    height, width = (min(side, _SIDE) for side in pictures.shape[2:])
+    features = F.adaptive_avg_pool2d(pictures, (height, width)).flatten(1).double()
     around = features - features.mean(0)
     _, values, axes = torch.linalg.svd(around, full_matrices=False)
     count = min(count, len(values))

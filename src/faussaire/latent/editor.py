@@ -299,7 +299,7 @@ class Editor:
                 f"'{run}' holds {type(family).__name__.lower()}, which encodes no pictures.",
                 "Train an encoder: faussaire train e4e photos/ --generator RUN.",
             )
-        family.prove(self.model.family)
+        family.prove(self.model.family)  # pyright: ignore[reportAttributeAccessIssue]
         return family
 
     @torch.no_grad()
@@ -637,7 +637,8 @@ class Editor:
                 code = torch.from_numpy(arc.astype(np.float32))
             else:
                 code = torch.lerp(one, other, share)
-            plain = points[leg].latent() if isinstance(points[leg], Projected) else points[leg]
+            here = points[leg]
+            plain = here.latent() if isinstance(here, Projected) else here
             yield dataclasses.replace(plain, code=code[None], space=space)
 
     # ---- Pictures ----

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -325,7 +325,7 @@ def _nearest(space: Space, targets: Tensor, wanted: list[Tensor], likeness: Like
     return chosen
 
 
-def autocorrelation(noise: Tensor, planes: list[tuple[int, int]] | tuple) -> Tensor:
+def autocorrelation(noise: Tensor, planes: Sequence[tuple[int, int]]) -> Tensor:
     """Penalty on noise that has a shape, (N,). Appendix D, "noise regularization".
 
     At each scale, from a plane's own size to 8 pixels by averages of 2x2 times 2 (which keeps the
@@ -346,7 +346,7 @@ def autocorrelation(noise: Tensor, planes: list[tuple[int, int]] | tuple) -> Ten
     return total
 
 
-def _normalised(noise: Tensor, planes: list[tuple[int, int]] | tuple) -> Tensor:
+def _normalised(noise: Tensor, planes: Sequence[tuple[int, int]]) -> Tensor:
     """Each plane at mean 0 and deviation 1."""
     parts = noise.split([height * width for height, width in planes], dim=1)
     even = [part - part.mean(1, keepdim=True) for part in parts]
