@@ -137,7 +137,8 @@ def read_captioned(
     captions, which = _numbered(per_picture)
     if len(captions) < 2:
         raise UserError(
-            f"All {len(per_picture)} pictures have the caption '{per_picture[0][0]}', so words tell nothing.",
+            f"All {len(per_picture)} pictures have the caption '{per_picture[0][0]}', so words tell "
+            "nothing.",
             "Give captions that differ, or train a family without words, such as dcgan.",
         )
     used, held = split(len(per_picture), data.holdout)
