@@ -137,7 +137,8 @@ def read_captioned(
     captions, which = _numbered(per_picture)
     if len(captions) < 2:
         raise UserError(
-            f"All {len(per_picture)} pictures have the caption '{captions[0]}', so words tell nothing.",
+            f"All {len(per_picture)} pictures have the caption '{per_picture[0][0]}', so words tell "
+            "nothing.",
             "Give captions that differ, or train a family without words, such as dcgan.",
         )
     used, held = split(len(per_picture), data.holdout)
@@ -197,6 +198,6 @@ def _numbered(per_picture: list[list[str]]) -> tuple[tuple[str, ...], np.ndarray
             row[number] = None
         rows.append([*row])
     which = np.full((len(rows), max(map(len, rows))), -1, np.int64)
-    for at, row in enumerate(rows):
-        which[at, : len(row)] = row
+    for at, own in enumerate(rows):
+        which[at, : len(own)] = own
     return tuple(written), which

@@ -201,7 +201,9 @@ def variety(family: Any, device: Device, questions: Questions, captions: int) ->
     rows = [(questions.seed, row) for row in range(len(chosen) * EACH)]
     labels = chosen.repeat_interleave(EACH, dim=0)
     made = sample_rows(family, device, rows, labels=labels).flatten(1)
-    distances = torch.cdist(made, made) / math.sqrt(made.shape[1])
+    # Without the product of matrices, which does not find equal pictures equal.
+    exact = "donot_use_mm_for_euclid_dist"
+    distances = torch.cdist(made, made, compute_mode=exact) / math.sqrt(made.shape[1])
     number = torch.arange(len(rows)) // EACH
     same = number[:, None] == number[None]
     own = same & ~torch.eye(len(rows), dtype=torch.bool)

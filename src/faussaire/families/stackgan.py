@@ -187,7 +187,7 @@ class Sketcher(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, z: Tensor | None, condition: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        told = self.augment(condition)
+        told: tuple[Tensor, Tensor] = self.augment(condition)
         if z is None:
             return told
         noise, eps = z[:, : -self.augmented], z[:, -self.augmented :]
@@ -253,7 +253,7 @@ class Refiner(nn.Module):
     def forward(
         self, eps: Tensor | None, condition: Tensor, sketch: Tensor | None = None
     ) -> Tensor | tuple[Tensor, Tensor]:
-        told = self.augment(condition)
+        told: tuple[Tensor, Tensor] = self.augment(condition)
         if eps is None or sketch is None:
             return told
         seen = self.look(filled(sketch, self.room))  # pyright: ignore[reportArgumentType]
