@@ -147,22 +147,24 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
     fakes = samples_like(model.family, model.device, reals, count, options.seed)
     place = place_of(run, model.examples, trained_on or "")
     asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
-    told: tuple[Figure, ...] = ()
-    sheets: tuple[Sheet, ...] = ()
+    told: list[Figure] = []
+    sheets: list[Sheet] = []
     must = "accuracy" in asked
     if must or (kind.classifies and material.labelling is not None):
         test = labelled_test(model.family, material, None if against is None else name)
         if must or (len(test.rows) >= LEAST and options.metrics in (None, "all")):
             figure, tally = accuracy(model.family, model.device, test, options, place, progress)
-            told, sheets = (figure,), (tally.sheet(),)
+            told.append(figure)
+            sheets.append(tally.sheet())
     rest = tuple(name for name in asked if name != "accuracy")
     if must and rest:
         options = dataclasses.replace(options, metrics=rest)
+    title = f"{run.path} at {model.examples:,} examples"
     if must and not rest:
-        found = Evaluation(
-            title="", against=f"{told[0].provenance.count:,} labelled pictures", figures=()
-        )
+        against_what = f"{told[0].provenance.count:,} labelled pictures"
+        found = Evaluation(title=title, against=against_what, figures=())
     else:
+        title = f"{title}, {count:,} samples, seed {options.seed}"
         found = measure(
             fakes,
             reals,
@@ -177,7 +179,7 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
         figures=(*told, *found.figures),
         sheets=(*sheets, *found.sheets),
         neighbours=found.neighbours if against is None else None,
-        title=f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}",
+        title=title,
         notes=(*notes, *found.notes),
         run=run.path,
     )
