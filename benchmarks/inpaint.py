@@ -1,6 +1,6 @@
 """Holes in photographs: nearer to what was there than the fillings that learn nothing?
 
-    python benchmarks/inpaint.py --data DATA --out FOLDER [--threads 1] [--examples 40000] [--seed 0]
+    python benchmarks/inpaint.py --data DATA --out FOLDER [--threads 1] [--examples 52000] [--seed 0]
         [--set KEY=VALUE ...] [--run RUN | --baselines]
 
 DATA holds `bsds500/{train,val,test}/photo/` (Martin, Fowlkes, Tal and Malik's Berkeley photographs) and
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--examples", type=int, default=40_000)
+    parser.add_argument("--examples", type=int, default=52_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     parser.add_argument("--run", type=Path, help="measure this run, and train none")

@@ -27,7 +27,7 @@ import torch
 
 from faussaire.core.batch import RowDraws, mix
 from faussaire.core.config import resolve
-from faussaire.core.device import Device
+from faussaire.core.device import Device, keep_memory
 from faussaire.core.distributed import World
 from faussaire.core.loop import Plan, Rounds
 from faussaire.core.state import State
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_memory()  # as every command does
 
     frame = read_frame(options.data / "tabular_adult" / "adult.csv")
     train, test = split_rows(len(frame), HELD_OUT / len(frame))

@@ -1,6 +1,7 @@
 """pix2pix and CycleGAN on pairs whose truth is known, each beside what it must beat.
 
     python benchmarks/translation.py pix2pix|cyclegan|digits --data DATA --out FOLDER [--examples N]
+        [--set KEY=VALUE ...]
 
 DATA holds `bsds500/`, `emoji_noto/`, `emoji_twemoji/` and `mnist_t10k/`.
 
@@ -11,7 +12,7 @@ DATA holds `bsds500/`, `emoji_noto/`, `emoji_twemoji/` and `mnist_t10k/`.
   generator taught by pairs.
 - `digits`: digits to inverted digits of others, where the right answer is known exactly.
 
-Leaves `FOLDER/WHAT.png` to look at: input, output, truth.
+Leaves `FOLDER/WHAT.png` to look at: input, output, truth. --set changes settings of what is trained.
 """
 
 from __future__ import annotations
@@ -67,6 +68,12 @@ def line(name: str, x: Tensor, truth: Tensor) -> None:
     print(f"| {name} | {l1:.4f} | {psnr:.2f} | {detail:.2f} |", flush=True)
 
 
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What --set says; a switch is true or false."""
+    words = dict(word.split("=", 1) for word in options.set)
+    return {key: {"true": True, "false": False}.get(word, word) for key, word in words.items()}
+
+
 def head(what: str) -> None:
     print(f"| {what} | L1 | PSNR | detail over the real's |\n|---|---|---|---|")
 
@@ -75,14 +82,14 @@ def pix2pix(options: argparse.Namespace) -> None:
     data, out = options.data / "bsds500", options.out
     how = {"resolution": 128, "flip": True, "seed": options.seed, "quiet": True}
     how |= {"size": options.size, "examples": options.examples or 12_000, "holdout": 0.0}
-    for name, weight in (("pix2pix", 1.0), ("l1", 0.0)):
+    how |= settings(options)
+    for name, weight in (("pix2pix", {}), ("l1", {"lambda_gan": 0.0})):
         faussaire.train(
             "pix2pix",
             data / "train/segments",
             target=str(data / "train/photo"),
             out=out / name,
-            lambda_gan=weight,
-            **how,
+            **{**how, **weight},
         )
     stems = sorted(path.stem for path in (data / "test/photo").glob("*.jpg"))
     x = read([data / f"test/segments/{stem}.png" for stem in stems], 128)
@@ -133,6 +140,7 @@ def cyclegan(options: argparse.Namespace) -> None:
         seed=options.seed,
         examples=options.examples or 20_000,
         quiet=True,
+        **settings(options),
     )
     made = translated(run.path, x)
     width = faussaire.load(run.path, device="cpu").family.config
@@ -189,8 +197,8 @@ def digits(options: argparse.Namespace) -> None:
         size=options.size,
         seed=options.seed,
         examples=options.examples or 10_000,
-        lambda_identity=0.0,
         quiet=True,
+        **{"lambda_identity": 0.0, **settings(options)},
     )
     made = translated(run.path, test)
     head("digits to inverted digits, 300 others")
@@ -207,12 +215,13 @@ def main() -> None:
     parser.add_argument("--examples", type=int)
     parser.add_argument("--size", default="small")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     print(
         f"faussaire {faussaire.__version__}, torch {torch.__version__}, python "
         f"{platform.python_version()}, {torch.get_num_threads()} threads, size {options.size}, seed "
-        f"{options.seed}, kernels {enabled}",
+        f"{options.seed}, kernels {enabled} {' '.join(options.set)}",
         flush=True,
     )
     {"pix2pix": pix2pix, "cyclegan": cyclegan, "digits": digits}[options.what](options)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from faussaire.comparison import Comparison
     from faussaire.core.run import Run
     from faussaire.data.check import Check
+    from faussaire.latent.editor import Editor
     from faussaire.measuring import Evaluation
     from faussaire.metrics.extractors import Extractor
     from faussaire.metrics.maps import FeatureMaps
@@ -32,6 +33,7 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "editor",
     "evaluate",
     "families",
     "load",
@@ -114,6 +116,29 @@ def load(
     from faussaire.model import load as load_model
 
     return load_model(path, checkpoint=checkpoint, device=device)
+
+
+def editor(
+    run: str | Path,
+    *,
+    checkpoint: str = "latest",
+    label: str | int | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+) -> Editor:
+    """A run's latent space to edit pictures in: `.project`, `.find`, `.learn`, `.edit`, `.picture`.
+
+    Args:
+        run: the run's folder, or one of its checkpoints, of a family with latents.
+        checkpoint: `latest`, a mark, or a number of examples seen.
+        label: the class that all pictures show, for a class-conditional run.
+        device: where to run.
+
+    Raises:
+        UserError: there is no run, or it makes no pictures of latents.
+    """
+    from faussaire.latent.editor import Editor
+
+    return Editor.open(run, checkpoint=checkpoint, device=device, label=label)
 
 
 def evaluate(

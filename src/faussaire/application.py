@@ -24,6 +24,7 @@ from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.data.decode import EXTENSIONS, Fault, decode, decode_deep, decoding
 from faussaire.nn.degrade import grey
+from faussaire.rebuilding import fitted
 from faussaire.report.files import whole
 from faussaire.video import ENDINGS as VIDEOS
 from faussaire.video import convert, require_reader, target_ending
@@ -122,6 +123,9 @@ def answer(
     Raises:
         UserError: the family fills holes, and nothing says where they are.
     """
+    if family.rebuilds:
+        y = translated(family, device, fitted(family, opened), seed=seed, tile=0)
+        return Opened(y[:, :3], y[:, 3:] if y.shape[1] == 4 else None, False)
     x = as_channels(opened.colour, opened.alpha, family.takes - family.fills)
     if family.fills:
         if opened.hole is None:

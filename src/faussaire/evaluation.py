@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from faussaire.classification import LEAST, Tally, Test
+from faussaire.asking import OfEncoder, answers, divide, questions
 from faussaire.core.config import Settings, resolve
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
 from faussaire.core.figures import (
     METRICS,
-    OF_SETS,
-    Figure,
     choose_metrics,
     metrics_of,
 )
@@ -31,13 +28,11 @@ from faussaire.data.sources import open_source
 from faussaire.examination import prepare
 from faussaire.families import load_family
 from faussaire.marking import choose_tools, examine
-from faussaire.material import PictureMaterial, read_material
+from faussaire.material import read_material
 from faussaire.measuring import (
     Evaluation,
     Inquiry,
     Options,
-    Sheet,
-    facts_of,
     measure,
     place_of,
     require_modality,
@@ -46,6 +41,7 @@ from faussaire.metrics.pictures import Packed, PictureSet, Samples, labels_like
 from faussaire.modality import load_modality
 from faussaire.model import Model
 from faussaire.model import load as load_model
+from faussaire.rebuilding import refuse_latents
 
 # ---- What to measure ----
 
@@ -142,29 +138,32 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
             "measured as they are now."
         )
     name = "train" if against is None else split_name(against)
-    reals = Packed(images, name, options.reference(model.device))
-    count = options.samples(model.device)
-    fakes = samples_like(model.family, model.device, reals, count, options.seed)
     place = place_of(run, model.examples, trained_on or "")
-    asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
-    told: list[Figure] = []
-    sheets: list[Sheet] = []
-    must = "accuracy" in asked
-    if must or (kind.classifies and material.labelling is not None):
-        test = labelled_test(model.family, material, None if against is None else name)
-        if must or (len(test.rows) >= LEAST and options.metrics in (None, "all")):
-            figure, tally = accuracy(model.family, model.device, test, options, place, progress)
-            told.append(figure)
-            sheets.append(tally.sheet())
-    rest = tuple(name for name in asked if name != "accuracy")
-    if must and rest:
-        options = dataclasses.replace(options, metrics=rest)
-    title = f"{run.path} at {model.examples:,} examples"
-    if must and not rest:
-        against_what = f"{told[0].provenance.count:,} labelled pictures"
-        found = Evaluation(title=title, against=against_what, figures=())
-    else:
-        title = f"{title}, {count:,} samples, seed {options.seed}"
+    wanted = divide(model.family, options.metrics)
+    asked = questions(
+        model.family,
+        material,
+        settings,
+        wanted,
+        other=None if against is None else name,
+        seed=options.seed,
+    )
+    remarks, tell = inquiry.teller()
+    if any(isinstance(one, OfEncoder) and one.known.name == "train" for one in asked):
+        tell(
+            "No pictures were held out, so the encoder is asked of those that it was trained on, which "
+            "it knows best. Train with --holdout 0.1, or compare with --against others."
+        )
+    told = answers(
+        asked, model.family, model.device, options, circumstances=place, progress=progress
+    )
+    options = dataclasses.replace(options, metrics=wanted.sets)
+    count = options.samples(model.device)
+    title = f"{run.path} at {model.examples:,} examples, {count:,} samples, seed {options.seed}"
+    found = Evaluation(title=title, against=asked[0].pictures if asked else "", figures=())
+    if wanted.sets != ():
+        reals = Packed(images, name, options.reference(model.device))
+        fakes = samples_like(model.family, model.device, reals, count, options.seed)
         found = measure(
             fakes,
             reals,
@@ -174,13 +173,28 @@ def evaluate_pictures(inquiry: Inquiry) -> Evaluation:
             progress=progress,
             note=note,
         )
+    figures = (*told.figures, *found.figures)
+    answered = None
+    if wanted.pairs:
+        rebuilt = _evaluate_translator(
+            run,
+            model,
+            settings,
+            dataclasses.replace(options, metrics=wanted.pairs, count=None),
+            against,
+            None,
+            progress=progress,
+            note=None,
+        )
+        figures, answered = (*figures, *rebuilt.figures), rebuilt.answers
     return dataclasses.replace(
         found,
-        figures=(*told, *found.figures),
-        sheets=(*sheets, *found.sheets),
+        figures=figures,
+        sheets=(*told.sheets, *found.sheets),
+        answers=answered,
         neighbours=found.neighbours if against is None else None,
         title=title,
-        notes=(*notes, *found.notes),
+        notes=(*notes, *remarks, *found.notes),
         run=run.path,
     )
 
@@ -211,6 +225,7 @@ def _evaluate_translator(
 
     asked = () if options.metrics in (None, "all") else choose_metrics(options.metrics)
     require_modality(asked, "pictures", "pictures")
+    refuse_latents(family, asked)
     needs = kind.needs(settings.model)
     if against is None and target is not None:
         raise UserError(
@@ -233,7 +248,9 @@ def _evaluate_translator(
         data = dataclasses.replace(settings.data, **other)
         settings = dataclasses.replace(settings, source=against, data=data)
         # Whoever asks for pairs' figures of what learns without pairs has pairs to test it with.
-        if needs == "two" and any(METRICS[name].pairs and name != "cycle_l1" for name in asked):
+        if needs == "two" and any(
+            METRICS[name].of == "pairs" and name != "cycle_l1" for name in asked
+        ):
             needs = "pair"
     material = read_material(settings, kind, needs=needs, progress=progress, preflight=False)
     trained_on = run.read("data.json").get("key")
@@ -257,7 +274,8 @@ def _evaluate_translator(
         tell(remark)
     names = asked or kind.compares(settings.model)
     if options.metrics == "all":
-        names = (*names, *(name for name in metrics_of("pictures") if name not in names))
+        every = (name for name in metrics_of("pictures") if METRICS[name].of in ("sets", "pairs"))
+        names = (*names, *(name for name in every if name not in names))
     tools = choose_tools(
         family, device, examination, options, names, must=bool(asked), tell=tell, progress=progress
     )
@@ -366,58 +384,6 @@ def own_size(source: Source, progress: Progress | None = None) -> tuple[int, int
         f"The pictures of '{source.path}' have {len(sizes)} sizes, from {w1}x{h1} to {w2}x{h2}.",
         "Bring them to one size with --resolution, such as --resolution 256.",
     )
-
-
-def labelled_test(family: Family[Any], material: PictureMaterial, name: str | None = None) -> Test:
-    """Labelled pictures to ask a family that tells classes for.
-
-    Args:
-        family: that is asked.
-        material: the pictures.
-        name: in figures, of a set of which all labelled pictures are asked; None: those held out.
-
-    Raises:
-        UserError: the family tells no classes.
-    """
-    if not family.classifies or material.labelling is None:
-        raise UserError(
-            "accuracy is of models that tell the classes of labelled pictures, and "
-            f"{'no picture here has a label' if family.classifies else 'this one tells none'}.",
-            "Leave it out of the metrics, or give pictures with labels to a run of sgan.",
-        )
-    labelling, classes = material.labelling, material.images.classes
-    # Of another set, which may have fewer classes, or others: those of the model alone count.
-    numbers = {name: number for number, name in enumerate(family.spec.classes)}
-    known = np.array([numbers.get(name, -1) for name in classes])
-    rows = labelling.tests if name is None else labelling.told
-    rows = rows[known[labelling.labels[rows]] >= 0]
-    return Test(
-        pixels=material.images.pixels,
-        rows=rows,
-        labels=known[labelling.labels[rows]],
-        classes=tuple(family.spec.classes),
-        name=name or "held-out",
-        key=material.key,
-    )
-
-
-def accuracy(
-    family: Family[Any],
-    device: Device,
-    test: Test,
-    options: Options,
-    place: Mapping[str, Any],
-    progress: Progress | None,
-) -> tuple[Figure, Tally]:
-    """The share of a test's pictures whose class a family tells, and which it takes for which.
-
-    Raises:
-        UserError: too few pictures.
-    """
-    began = time.monotonic()
-    figure, tally = test.measure(family, device, progress)
-    facts = facts_of(place, options, time.monotonic() - began, device)
-    return dataclasses.replace(figure, circumstances=facts), tally
 
 
 def samples_like(

@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from faussaire.classification import Test
+from faussaire.asking import answers, divide, questions
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family
-from faussaire.core.figures import METRICS, Figure, choose_metrics
+from faussaire.core.figures import Figure, choose_metrics
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
-from faussaire.evaluation import accuracy, labelled_test, samples_like
+from faussaire.evaluation import samples_like
 from faussaire.examination import Examination, prepare
 from faussaire.marking import choose_tools, examine
 from faussaire.material import PictureMaterial
@@ -64,25 +64,29 @@ class Evaluator(Measurer):
         super().__init__(state, run, checkpoints, stop_asked)
         self._key = material.key
         self._examination: Examination | None = None
-        self._test: Test | None = None
         if state.family.applies:
             self._examine(material, settings, options, progress, note)
             return
-        usual = state.family.judged_by(state.family.config)
-        names = usual if options.metrics in (None, "auto") else choose_metrics(options.metrics)
-        self._metrics = tuple(names)
-        names = tuple(name for name in names if not METRICS[name].classes)
-        if len(names) < len(self._metrics):
-            self._test = labelled_test(state.family, material)
-            self._test.require()
-        self._sees = bool(names)
+        usual = type(state.family).judged_by(state.family.config)[:1]
+        names = choose_metrics(usual if options.metrics in (None, "auto") else options.metrics)
+        wanted = divide(state.family, names)
+        if wanted.pairs:
+            raise UserError(
+                f"{wanted.pairs[0]} of rebuilt pictures is measured by faussaire evaluate, not in "
+                "training.",
+                "Leave it out of --evaluate-metrics; elbo tells how a vae gets on.",
+            )
+        self._sets = tuple(wanted.sets or ())
+        self._questions = questions(
+            state.family, material, settings, wanted, other=None, seed=options.seed
+        )
         self._reals = Packed(material.images, "train", options.reference(state.device))
         needed = FEATURE_METRICS & {*names}
         extractor = find_extractor(options, state.device, note, progress) if needed else None
         self._options = dataclasses.replace(
             options, metrics=names, count=options.count or 5_000, extractor=extractor or "auto"
         )
-        if not names:
+        if not self._sets:
             return
         with state.sampling() as family:
             bench = Bench(
@@ -93,7 +97,7 @@ class Evaluator(Measurer):
                 perceptual=lambda: open_perceptual(options.weights, state.device.name),
                 progress=progress,
             )
-            bench.refuse(names)
+            bench.refuse(self._sets)
             if extractor is not None:
                 bench.real  # noqa: B018  (measured now, and kept in the cache)
 
@@ -142,7 +146,6 @@ class Evaluator(Measurer):
             rest = (name for name in kind.compares(config) if name in tools.names and name != judge)
             tools = dataclasses.replace(tools, names=(judge, *rest))
         self._tools = tools
-        self._metrics = tools.names
         self._options = dataclasses.replace(
             options, metrics=tools.names, extractor=tools.extractor or "auto"
         )
@@ -160,14 +163,13 @@ class Evaluator(Measurer):
 
     @property
     def names(self) -> Sequence[str]:
-        return self._metrics
+        return self._options.metrics or ()
 
     def count(self, name: str) -> int | None:
         if self._examination is not None:
             return len(self._examination.main.pairs)
-        if self._test is not None and METRICS[name].classes:
-            return len(self._test.rows)
-        return self._options.count
+        asked = next((one for one in self._questions if name in one.names), None)
+        return self._options.count if asked is None else len(asked)
 
     def measure(
         self, family: Family[Any], examples: int, progress: Callable[[str, int, int], None]
@@ -183,16 +185,23 @@ class Evaluator(Measurer):
                 circumstances=place,
                 progress=progress,
             ).figures
-        device, figures = self._state.device, []
-        if self._test is not None:
-            figures = [accuracy(family, device, self._test, self._options, place, progress)[0]]
-        if self._sees:
+        device = self._state.device
+        told = answers(
+            self._questions,
+            family,
+            device,
+            self._options,
+            circumstances=place,
+            progress=progress,
+        )
+        figures = [*told.figures]
+        if self._sets:
             figures += measure(
                 self._samples(family),
                 self._reals,
-                self._options,
+                dataclasses.replace(self._options, metrics=self._sets),
                 device=device,
                 circumstances=place,
                 progress=progress,
             ).figures
-        return tuple(sorted(figures, key=lambda one: self._metrics.index(one.provenance.metric)))
+        return tuple(sorted(figures, key=lambda one: self.names.index(one.provenance.metric)))

@@ -100,7 +100,8 @@ class PackedExam:
     def fields(self, row: int) -> dict[str, np.ndarray]:
         place = int(self.rows[row])
         return {
-            name: np.ascontiguousarray(pictures[place : place + 1])
+            # A copy, for packs are read-only, which torch warns of.
+            name: np.array(pictures[place : place + 1])
             for name, pictures in self.table.items()
         }
 

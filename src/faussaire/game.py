@@ -31,6 +31,7 @@ from faussaire.core.phase import Phase, Stage
 from faussaire.core.schedule import Schedule, linear
 from faussaire.losses import Samples
 from faussaire.nn.augment import AdaController, ada_augment, diff_augment
+from faussaire.nn.turns import turned
 
 LossName = Literal[
     "nonsaturating",
@@ -42,6 +43,9 @@ LossName = Literal[
     "relativistic-average",
     "relativistic-average-hinge",
 ]
+
+Asked = Literal["logits", "turns", "features"]
+"""What a discriminator that `exposes` is asked: to judge, to tell quarter turns, or what it sees."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,10 @@ class GameConfig:
         clip: bound of the discriminator's weights (the first WGAN); 0: none.
         lecam: weight of LeCam regularisation, for few data; 0: none (paper: 0.1 to 0.5).
         consistency: weight of balanced consistency, D(T(x)) = D(x) on reals and fakes (paper: 10).
+        rotation: weight of a second task of the discriminator, to tell by how many quarters a real
+            picture was turned (SS-GAN; paper: 1), lest it forget what pictures show; 0: none. Of
+            dcgan, sngan and biggan, for square pictures.
+        rotation_generator: weight of the same of turned fakes, in the generator's loss (paper: 0.2).
         augment: what is done to pictures before the discriminator sees them, reals and fakes alike:
             `diffaugment` for small data, `ada` raises its probability while D overfits.
         augment_policy: DiffAugment's kinds, of color, translation and cutout.
@@ -96,6 +104,8 @@ class GameConfig:
     clip: float = 0.0
     lecam: float = 0.0
     consistency: float = 0.0
+    rotation: float = 0.0
+    rotation_generator: float = 0.2
     augment: Literal["none", "diffaugment", "ada"] = "none"
     augment_policy: str = "color,translation,cutout"
     ada_target: float = 0.6
@@ -117,6 +127,8 @@ class GameConfig:
             clip=(0, None),
             lecam=(0, None),
             consistency=(0, None),
+            rotation=(0, None),
+            rotation_generator=(0, None),
             ada_target=(-1, 1),
             ada_span=(1, None),
         )
@@ -147,6 +159,8 @@ class ImageGAN(Family[ConfigT]):
     """Whether the generator's phase draws a batch of its own; else both players share fakes."""
     normalises_latents: ClassVar[bool] = False
     """Whether the generator brings z to a length of its own, so that truncating z does nothing."""
+    exposes: ClassVar[bool] = False
+    """Whether the discriminator takes a third argument, `Asked`, and a head for turns on demand."""
 
     def __init__(self, config: ConfigT, spec: Pictures) -> None:
         super().__init__(config, spec)
@@ -162,6 +176,8 @@ class ImageGAN(Family[ConfigT]):
                 f"--conditional needs at least two classes; the data have {len(spec.classes)}.",
                 "Put each class in a sub-folder and add --classes folders, or give a labels.csv.",
             )
+        if config.rotation:
+            self._expect_turns()
         self.game = losses.GAMES[config.loss]
         if config.augment == "ada" and not self.game.levelled:
             raise UserError(
@@ -171,6 +187,26 @@ class ImageGAN(Family[ConfigT]):
             )
         self.ada = AdaController(target=config.ada_target, span=config.ada_span)
         self.levels = Levels()
+
+    def _expect_turns(self) -> None:
+        """Refuse to turn pictures where nothing is there to tell how, or their shape would.
+
+        Raises:
+            UserError: no such head, or pictures that are not square.
+        """
+        name = type(self).__name__.lower()
+        if not self.exposes:
+            raise UserError(
+                f"--rotation {self.config.rotation:g} needs a discriminator that can tell turned "
+                f"pictures, and that of {name} cannot.",
+                "Leave it out, or train dcgan, sngan or biggan.",
+            )
+        if self.spec.height != self.spec.width:
+            raise UserError(
+                f"--rotation {self.config.rotation:g} turns pictures by quarters, and these are "
+                f"{self.spec.width}x{self.spec.height}: their shape would tell which were turned.",
+                f"Give a square --resolution, such as {min(self.spec.height, self.spec.width)}.",
+            )
 
     # ---- The plan ----
 
@@ -279,7 +315,7 @@ class ImageGAN(Family[ConfigT]):
             terms["r2"] = r2 * penalty
         else:
             fake_logits = critic(fake)
-        adversarial = self.game.discriminator(real_logits, fake_logits, **self.means(batch))
+        adversarial = self.refused(batch, clock, real, real_logits, fake_logits)
         terms = {"adversarial": adversarial, **terms}
         if config.gradient_penalty:
             mix = batch.uniform()
@@ -304,6 +340,10 @@ class ImageGAN(Family[ConfigT]):
                 for images, logits in ((real, real_logits), (fake, fake_logits))
             )
             terms["consistency"] = config.consistency * torch.stack([*both]).sum()
+        if config.rotation:
+            lost, right = self.turns_lost(real, batch)
+            terms["rotation"] = config.rotation * lost
+            batch.observe({"turns told": right})
         if config.augment == "ada":
             signs = batch.collect("ada", real_logits.sign())
             if signs is not None:
@@ -326,6 +366,7 @@ class ImageGAN(Family[ConfigT]):
 
     def generator_loss(self, batch: Batch, clock: Clock) -> dict[str, Tensor]:
         """The generator's answer."""
+        config = self.config
         self.clip_weights()
         critic = self.critic(batch, clock)
         fake_logits = critic(self.fakes(batch, clock))
@@ -333,9 +374,19 @@ class ImageGAN(Family[ConfigT]):
         if self.game.relativistic:
             with torch.no_grad():  # the reals do not depend on the generator
                 real_logits = critic(self.reals(batch, clock))
-        return {"adversarial": self.game.generator(real_logits, fake_logits, **self.means(batch))}
+        terms = {"adversarial": self.game.generator(real_logits, fake_logits, **self.means(batch))}
+        if config.rotation and config.rotation_generator:
+            lost, _ = self.turns_lost(self.fakes(batch, clock), batch)
+            terms["rotation"] = config.rotation_generator * lost
+        return terms
 
     # ---- Their parts ----
+
+    def refused(
+        self, batch: Batch, clock: Clock, real: Samples, real_logits: Tensor, fake_logits: Tensor
+    ) -> Tensor:
+        """The adversarial part of the discriminator's loss, by its logits for `real` and for fakes."""
+        return self.game.discriminator(real_logits, fake_logits, **self.means(batch))
 
     def means(self, batch: Batch) -> dict[str, losses.Mean]:
         """What a loss needs that compares with the average logit."""
@@ -391,6 +442,25 @@ class ImageGAN(Family[ConfigT]):
             logits = self.judge(images, condition, clock)
         changed = self.transformed(images, batch.draws)
         return losses.consistency(logits, self.judge(changed, condition, clock))
+
+    def turns_lost(self, images: Samples, batch: Batch) -> tuple[Tensor, Tensor]:
+        """-E log Q_D(R = r | x^r), (), and whether the likeliest r is right, (N,).
+
+        Self-Supervised GANs via Auxiliary Rotation Loss. Chen, Zhai, Ritter, Lucic, Houlsby. 2019.
+        arXiv 1811.11212, section 3. What is turned meets this head alone: D judges upright pictures, or
+        turned fakes would pass for real. Nothing else is done to them, for ADA turns pictures, too. In
+        place of a quarter of the batch turned in all four ways, each picture is turned in one: as
+        many, and a row depends on none of the others.
+        """
+        x, quarters = turned(_finest(images), batch.draws.rows.start)
+        told = self.nets["discriminator"](x, None, "turns")
+        return F.cross_entropy(told, quarters), (told.argmax(dim=1) == quarters).float()
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the discriminator sees in pictures before it judges, without any condition."""
+        return (
+            self.nets["discriminator"](x, None, "features") if self.exposes else super().features(x)
+        )
 
     def transformed(self, images: Samples, draws: Draws) -> Samples:
         """DiffAugment of pictures (N, C, H, W), or of each scale alike."""

@@ -215,6 +215,28 @@ def judged_with_penalty(critic: Critic, samples: Samples) -> tuple[Tensor, Tenso
     return logits, 0.5 * gradients.square().sum(dim=1).mean()
 
 
+def matching_penalty(
+    critic: Callable[[Tensor, Tensor], Tensor], real: Tensor, condition: Tensor, power: float
+) -> Tensor:
+    """E[(|grad_x D(x, e)| + |grad_e D(x, e)|)^p] at real pictures beside their own conditions.
+
+    Tao et al. 2022, DF-GAN, arXiv 2008.05865, equation 3, without k.
+
+    Args:
+        critic: of samples and conditions, gives logits, (N,).
+        real: (N, ...).
+        condition: (N, D).
+        power: p.
+    """
+    shape = real.shape
+    sizes = [real[0].numel(), condition.shape[1]]
+    _, gradients = _gradients(
+        lambda parts: critic(parts[0].view(shape), parts[1]), (real.flatten(1), condition)
+    )
+    of_real, of_condition = gradients.split(sizes, dim=1)
+    return (of_real.norm(dim=1) + of_condition.norm(dim=1)).pow(power).mean()
+
+
 def _parts(samples: Samples) -> tuple[Tensor, ...]:
     return samples if isinstance(samples, tuple) else (samples,)
 

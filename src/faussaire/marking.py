@@ -67,7 +67,7 @@ OF_TRUTH: dict[str, Meter] = {"colourfulness": lambda seen: paired.colourfulness
 """The same of the true pictures, for metrics that should be as theirs."""
 _OF_NETS = ("cycle_l1",)
 """Metrics that say something of nets alone: doing nothing comes back unchanged."""
-assert {*METERS, "perceptual"} == {name for name, metric in METRICS.items() if metric.pairs}
+assert {*METERS, "perceptual"} == {name for name, metric in METRICS.items() if metric.of == "pairs"}
 
 
 def refusal(name: str, family: Family[Any], examination: Examination) -> str:
@@ -272,11 +272,11 @@ def choose_tools(
     left: dict[str, UserError] = {}
     hint = "Leave it out of --metrics; `faussaire evaluate --explain` says what each means."
     for name in names:
-        if METRICS[name].classes:
+        if METRICS[name].of == "classes":
             left[name] = UserError(
                 f"{name} is of models that tell classes, and this one does not.", hint
             )
-        if METRICS[name].pairs and (why := refusal(name, family, examination)):
+        if METRICS[name].of == "pairs" and (why := refusal(name, family, examination)):
             left[name] = UserError(why, hint)
     perceptual = extractor = None
     if "perceptual" in names and "perceptual" not in left:
@@ -284,7 +284,7 @@ def choose_tools(
             perceptual = open_perceptual(options.weights, device.name)
         except Unavailable as error:
             left["perceptual"] = error
-    of_sets = [name for name in names if not (METRICS[name].pairs or METRICS[name].classes)]
+    of_sets = [name for name in names if METRICS[name].of == "sets"]
     if FEATURE_METRICS & {*of_sets}:
         extractor = find_extractor(options, device, tell, progress)
     for way in examination.ways if of_sets else ():
@@ -347,8 +347,8 @@ def examine(
         keep_memory()
     notes: list[str] = []
     found: list[Figure] = []
-    of_pairs = [name for name in tools.names if METRICS[name].pairs]
-    of_sets = [name for name in tools.names if not METRICS[name].pairs]
+    of_pairs = [name for name in tools.names if METRICS[name].of == "pairs"]
+    of_sets = [name for name in tools.names if METRICS[name].of == "sets"]
     far: Tensor | None = None
     for way in examination.ways:
         answering = family.inverse() if way.word else family

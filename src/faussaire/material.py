@@ -296,7 +296,7 @@ def read_material(
                     partial=kind.partly_labelled,
                 )
             )
-            return _one(source, settings, kind, options, progress, preflight)
+            return read_one(source, settings, kind, options, progress, preflight)
         alone, notes = (), ()
         if needs == "pair":
             pair = open_sources.enter_context(open_pair(settings.source, target, halves=halves))
@@ -380,7 +380,7 @@ def _expect(settings: Settings, needs: str, target: str | None, halves: bool) ->
         )
 
 
-def _one(
+def read_one(
     source: Source,
     settings: Settings,
     kind: type[Family[Any]],
@@ -388,7 +388,19 @@ def _one(
     progress: Progress | None,
     preflight: bool,
 ) -> PictureMaterial:
-    """Pictures that nothing is beside of."""
+    """Pictures of one source, packed, that nothing is beside of.
+
+    Args:
+        source: opened.
+        settings: of the run.
+        kind: its family.
+        options: of `pack_options`.
+        progress: called as progress(what, done, total).
+        preflight: whether to look for what is odd about them.
+
+    Raises:
+        UserError: no picture is usable.
+    """
     asked = _size(options, source, kind, progress)
     images = pack(source, options, progress=progress)
     wide = enlarged(asked, settings.data.margin)

@@ -104,7 +104,7 @@ class Measurer(ABC):
             (known.provenance.metric, known.provenance.count)
             for known in read_figures(self._run.path / "metrics.jsonl")
             if known.examples == examples
-            and (known.metric.pairs or known.provenance.extractor in ("", self.extractor))
+            and (known.metric.of == "pairs" or known.provenance.extractor in ("", self.extractor))
         }
 
     def _is_best(self, figure: Figure) -> bool:

@@ -37,6 +37,20 @@ from faussaire.metrics.pictures import PictureSet, Samples
 from faussaire.metrics.resize import How
 from faussaire.report.pictures import grid, save_png
 
+_NOT_OF_SETS = {
+    "pairs": (
+        "compares each picture with the one that it should be, and there are no pairs",
+        "runs of pix2pix, superres and their like have pairs",
+    ),
+    "classes": (
+        "is of models that tell classes, and nothing here does",
+        "runs of sgan have it",
+    ),
+    "latents": (
+        "asks an encoder of pictures, and here are only pictures",
+        "runs of vae and vaegan have encoders",
+    ),
+}
 _USUAL = ("fid", "kid", "precision", "recall", "density", "coverage", "authenticity")
 _PAPERS, _CPU = 50_000, 10_000
 _EACH_CLASS = 100  # pictures, below which a class's Fréchet distance is not measured unasked
@@ -271,16 +285,9 @@ def measure(
     asked = () if options.metrics is None else choose_metrics(options.metrics, OF_SETS)
     require_modality(asked, "pictures", "pictures")
     for name in asked:
-        if METRICS[name].classes:
-            raise UserError(
-                f"{name} is of models that tell classes, and nothing here does.",
-                "Leave it out of --metrics; runs of sgan have it.",
-            )
-        if METRICS[name].pairs:
-            raise UserError(
-                f"{name} compares each picture with the one that it should be, and there are no pairs.",
-                "Leave it out of --metrics; runs of pix2pix, superres and their like have pairs.",
-            )
+        if METRICS[name].of != "sets":
+            why, way = _NOT_OF_SETS[METRICS[name].of]
+            raise UserError(f"{name} {why}.", f"Leave it out of --metrics; {way}.")
     extractor = None
     if not asked or FEATURE_METRICS & {*asked}:
         extractor = find_extractor(options, device, tell, progress)

@@ -181,6 +181,8 @@ class Modality(Protocol):
 
 _REGISTRY = {
     "pictures": ("faussaire.pictures", "Pictures"),
+    "pretext": ("faussaire.pretext.modality", "Questions"),
+    "captions": ("faussaire.captions.modality", "Captions"),
     "music": ("faussaire.music.modality", "Music"),
     "sound": ("faussaire.sound.modality", "Sounds"),
     "tables": ("faussaire.tables.modality", "Tables"),

@@ -15,20 +15,20 @@ from torch import Tensor
 from faussaire.application import Opened, answer
 from faussaire.classification import prepared, probabilities
 from faussaire.core.batch import RowDraws, mix
-from faussaire.core.checkpoint import Checkpoints, load_checkpoint
-from faussaire.core.config import resolve
 from faussaire.core.device import Device, DeviceName
 from faussaire.core.errors import UserError
 from faussaire.core.family import Family, Pictures
-from faussaire.core.run import Run
-from faussaire.core.state import load_nets, settling_draws
+from faussaire.core.state import settling_draws
 from faussaire.data.decode import Fault, normalise
 from faussaire.families import load_family
+from faussaire.features import Given, features_of
 from faussaire.holes import with_hole
 from faussaire.modality import load_modality
 from faussaire.nn.degrade import grey
 from faussaire.originals import Picture, read_picture
+from faussaire.rebuilding import fitted
 from faussaire.report import pictures
+from faussaire.restoring import restore
 from faussaire.sampling import class_numbers, seeded_rows
 
 _BATCH = 64
@@ -132,6 +132,50 @@ class Model:
             raise UserError("This family has no latent space.", "Use `sample` instead.")
         return found
 
+    def encode(
+        self, image: Picture | Sequence[Picture] | Tensor, label: str | int | None = None
+    ) -> Tensor:
+        """Latents of pictures, (N, ...) on the CPU, of which `decode` makes pictures like them.
+
+        Args:
+            image: a path or a Pillow image, or several, of any size; or float (N, C, H, W) in [0, 1],
+                of the model's.
+            label: their class, of a conditional model; None: it finds out, for each.
+
+        Raises:
+            UserError: the family has no encoder, or a file cannot be read.
+        """
+        if isinstance(image, Tensor):
+            x = image.float() * 2.0 - 1.0
+            if tuple(x.shape[1:]) != self.spec.shape:
+                raise UserError(
+                    f"The model knows pictures of {self.spec.shape}, as (C, H, W), and these are "
+                    f"{tuple(x.shape[1:])}.",
+                    "Resize them, or give Pillow images.",
+                )
+        else:
+            some = [image] if isinstance(image, str | Path | Image.Image) else image
+            x = torch.cat([fitted(self.family, _opened(one)) for one in some])
+        parts = []
+        for first in range(0, len(x), _BATCH):
+            rows = x[first : first + _BATCH].to(self.device.name)
+            labels = None if label is None else self.labels(label, len(rows))
+            with torch.no_grad():
+                labels = None if labels is None else labels.to(rows.device)
+                parts.append(self.family.encode(rows, labels).float().cpu())
+        return torch.cat(parts)
+
+    def classes_of(self, image: Picture | Sequence[Picture]) -> Tensor:
+        """The class numbers (N,) that a conditional model with an encoder thinks likeliest.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        some = [image] if isinstance(image, str | Path | Image.Image) else image
+        x = torch.cat([fitted(self.family, _opened(one)) for one in some])
+        with torch.no_grad():
+            return self.family.likeliest(x.to(self.device.name)).cpu()  # pyright: ignore
+
     def apply(
         self,
         image: Image.Image | np.ndarray | Tensor | str | Path,
@@ -144,8 +188,11 @@ class Model:
         style: Picture | Sequence[Picture] | None = None,
         share: Sequence[float] | None = None,
         strength: float = 1.0,
+        shift: Tensor | None = None,
     ) -> Any:
         """What the model makes of a picture, as large as it (times the model's scale).
+
+        vae and vaegan give back what they know of it, at the size that they were trained at.
 
         Args:
             image: a Pillow image or a path, which give a Pillow image; uint8 (H, W) or (H, W, C),
@@ -159,7 +206,9 @@ class Model:
                 trained.
             style: for adain, a painting (a path, or a Pillow image), or several to be mixed.
             share: of each painting in the mixture; None: equal ones.
-            strength: 0 to 1, from the picture's own manner to the paintings'.
+            strength: 0 to 1, from the picture's own manner to the paintings'; or how much of `shift`.
+            shift: for vae and vaegan, what to add to the picture's latents: a difference of what
+                `encode` gave, say.
 
         Raises:
             UserError: the model makes pictures of noise, has no way back, the file cannot be read, or
@@ -173,6 +222,7 @@ class Model:
             "style": style,
             "share": share,
             "strength": strength,
+            "shift": shift,
         }
         if isinstance(image, Tensor):
             x = image.float() * 2.0 - 1.0
@@ -185,6 +235,14 @@ class Model:
             return np.asarray(found.image())
         return self.answer(_holed(_opened(image), mask), **how).image()
 
+    def features(self, images: Given) -> Tensor:
+        """What the discriminator sees in pictures, float32 (N, K) on the CPU; see `features_of`.
+
+        Raises:
+            UserError: the family does not show it, or the pictures are of another form.
+        """
+        return features_of(self.family, self.device, images)
+
     def answers(
         self,
         *,
@@ -193,21 +251,26 @@ class Model:
         style: Picture | Sequence[Picture] | None = None,
         share: Sequence[float] | None = None,
         strength: float = 1.0,
+        shift: Tensor | None = None,
     ) -> Family[Any]:
         """The family that `answer` asks: this one, its way back, it at another resolution or in a style.
+
+        Or, of one that rebuilds pictures, it with something added to each.
 
         Raises:
             UserError: it makes pictures of noise, has no way back, no such setting, or wants a style
                 that was not given.
         """
         name = type(self.family).__name__.lower()
-        if not self.family.applies:
+        if not (self.family.applies or self.family.rebuilds):
             raise UserError(
                 f"{name} makes pictures of noise, not of other pictures.",
                 "Use `sample`; pix2pix, cyclegan, colorize, superres, inpaint, faststyle and adain turn "
-                "pictures into pictures.",
+                "pictures into pictures, vae and vaegan give them back.",
             )
         family = self.family.inverse() if inverse else self.family
+        if shift is not None:
+            family, strength = family.moved(strength * shift), 1.0
         if style is not None:
             one = isinstance(style, str | Path | Image.Image)
             paintings = [read_picture(each).tensor for each in ([style] if one else style)]
@@ -358,21 +421,8 @@ def load(path: str | Path, *, checkpoint: str = "latest", device: DeviceName = "
     if folder.is_file():
         family = load_family("superres").from_file(folder)  # pyright: ignore[reportAttributeAccessIssue]
         return _ready(family, family.spec, 0, device)
-    if not (folder / "state.json").exists():
-        folder = Checkpoints(Run.find(folder).checkpoints).find(checkpoint)
-    groups, record = load_checkpoint(folder, only=("networks", "averaged"))
-    try:
-        kind = load_family(record["family"])
-        settings = resolve(record["family"], "", kind.Config, record["model"])
-        spec = load_modality(kind).spec(record["spec"])
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"'{folder}' does not say which networks it holds ({error}).", "Use another checkpoint."
-        ) from error
-    family = kind(settings.model, spec)
-    load_nets(family.nets, groups["networks"])
-    load_nets({name: family.nets[name] for name in family.averaged}, groups["averaged"])
-    return _ready(family, spec, int(record["examples"]), device)
+    found = restore(folder, checkpoint)
+    return _ready(found.family, found.spec, found.examples, device)
 
 
 def load_pictures(

@@ -19,14 +19,15 @@ from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.material import PictureMaterial
 from faussaire.report.page import write_report
-from faussaire.report.pictures import beside, grid, save_png, to_uint8
+from faussaire.report.pictures import beside, grid, save_png, stacked, to_uint8
 
 
 class Previews:
     """`samples/reals.png` at the start, then what the averaged weights make.
 
     Of noise: a grid from the same latents each time. Of pictures: inputs, outputs and what they should
-    be, side by side, from pictures that are not trained on where there are any.
+    be, side by side, from pictures that are not trained on where there are any. Of what does both, the
+    grid with rebuilt pictures beside their originals below.
     """
 
     def __init__(
@@ -46,6 +47,10 @@ class Previews:
         else:
             labels = class_columns(classes, count, columns) if classes else None
             self._show = partial(self._samples, count, columns, labels, seed)
+            if state.family.rebuilds:
+                above = self._show
+                below = partial(self._beside, _demonstration(state, material, holdout, seed))
+                self._show = lambda: stacked(above(), below())
         reals = run.samples / "reals.png"
         if not reals.exists():
             rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)

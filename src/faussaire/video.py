@@ -100,6 +100,23 @@ def convert(
                 _copy(reader, writer, target.suffix, transform, told)
 
 
+def frames_of(source: Path) -> Iterator[Image.Image]:
+    """The frames of a video in order, upright, RGB.
+
+    Raises:
+        Fault: it cannot be read, or has no moving picture.
+    """
+    import av
+
+    with _faults(), av.open(str(source)) as reader:
+        if not reader.streams.video:
+            raise Fault("unreadable", "it has no moving picture")
+        moving = reader.streams.best("video")
+        moving.thread_type = "AUTO"  # pyright: ignore
+        for frame in reader.decode(moving):
+            yield _upright(frame)
+
+
 def _copy(
     reader: Any, writer: Any, ending: str, transform: Frame, told: Callable[[int, int], None]
 ) -> None:

@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from cli.nursery import Nursery, early
 
 #: A dcgan so small that a step takes milliseconds.
 TINY = ["--width", "4", "--latent", "8", "--batch", "16", "--resolution", "16"]
@@ -47,11 +50,26 @@ def start(
     )
 
 
-def faussaire(*words: object, expect: int = 0, timeout: float = 120) -> tuple[str, str]:
+@cache
+def nursery() -> Nursery:
+    """One for all tests of this process."""
+    return Nursery(environment())
+
+
+def faussaire(
+    *words: object, expect: int = 0, timeout: float = 120, cwd: Path | None = None
+) -> tuple[str, str]:
     """Run a command to its end; returns what it said on standard output and standard error."""
-    process = start(*words)
-    out, err = process.communicate(timeout=timeout)
-    assert process.returncode == expect, f"exit code {process.returncode}\n{out}\n{err}"
+    env = environment()
+    if early(env) == nursery().early:
+        code, out, err = nursery().run(
+            [*map(str, words)], env, (cwd or Path.cwd()).resolve(), timeout
+        )
+    else:
+        process = start(*words, cwd=cwd)
+        out, err = process.communicate(timeout=timeout)
+        code = process.returncode
+    assert code == expect, f"exit code {code}\n{out}\n{err}"
     if expect == 2:
         assert "Traceback" not in err, err
         assert err.startswith("faussaire: ") or "Parsing error" in err or "rror" in err, err

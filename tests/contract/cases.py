@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from faussaire.captions.spec import Captioned
+from faussaire.captions.stream import CaptionStream
 from faussaire.core.batch import RowDraws
 from faussaire.core.device import Device
 from faussaire.core.distributed import World
@@ -217,6 +219,9 @@ def forged(
 
     Row i is made of the same one, however many there are.
     """
+    if family.modality == "pretext":  # which makes nothing, and sees
+        rows = torch.tensor(pictures(family.spec)["images"][: draws.size])
+        return family.features(rows.permute(0, 3, 1, 2) / 127.5 - 1.0)
     if not family.applies:
         return family.sample(draws, labels=labels)
     spec, scale = family.spec, family.scale
@@ -227,7 +232,50 @@ def forged(
     return family.apply(torch.tensor(rows).permute(0, 3, 1, 2) / 127.5 - 1.0, draws)
 
 
-LABELS = {"conditional", "loss", "optimiser", "noise", "make", "net", "generator"}
+def _encoder() -> Case:
+    """An encoder for a generator that has learnt nothing."""
+    kind = load_family("e4e")
+
+    def make(spec: Pictures = SMALL) -> Family[Any]:
+        spec = replace(spec, classes=(), input_channels=spec.channels)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(13)
+            target = load_family("stylegan2")
+            generator = target(target.Config(latent=8, style=8, width=16, max_width=8), spec)
+        family = kind(
+            kind.Config(
+                **{"generator": Path("run"), "layers": len(generator.affines()), "numbers": 8},
+                **{"width": 8, "max_width": 8, "critic_width": 16, "perceptual": "none"},
+                **{"offsets_from": 0.0, "offsets_until": 0.0, "lr": 1e-4, "penalty_every": 4},
+            ),
+            spec,
+        )
+        family.prove(generator)  # type: ignore[attr-defined]
+        return family
+
+    case = _translator("e4e", inputs=3)
+    return replace(
+        case,
+        make=make,
+        game=False,
+        stream=lambda rank, world: Stream(
+            [pictures(SMALL)], seed=3, flip=("images",), rank=rank, world=world
+        ),
+        table=lambda spec: {"images": pictures(spec)["images"]},
+    )
+
+
+LABELS = {
+    "conditional",
+    "generator",
+    "loss",
+    "make",
+    "net",
+    "noise",
+    "optimiser",
+    "rotation",
+    "spread",
+}
 STYLEGAN2 = {
     "latent": 8,
     "style": 8,
@@ -237,6 +285,11 @@ STYLEGAN2 = {
     "lr": 0.001,
     **{"noise": True, "mixing": 0.9, "path_length": 2.0},  # the papers' game
 }
+VAES = (
+    {"net": "mlp", "hidden": 16},
+    {"width": 4, "likelihood": "gaussian", "conditional": True, "anneal": 0.5},
+    {"width": 4, "likelihood": "gaussian", "spread": "pixel", "binarise": True},
+)
 FAMILIES = [
     _family("classic"),
     _family("classic", loss="minimax", optimiser="sgd", lr=0.01, critic_steps=2),
@@ -280,6 +333,9 @@ FAMILIES = [
     _family("biggan", width=4, chunk=4, shared=8),
     _family("biggan", width=4, chunk=4, shared=8, conditional=True, attention=8, critic_steps=2),
     _family("sngan", width=8, max_width=16, conditional=True, attention=8, generator_spectral=True),
+    _family("dcgan", width=8, rotation=1.0, conditional=True),
+    _family("sngan", width=8, max_width=16, rotation=1.0),
+    _family("biggan", width=4, chunk=4, shared=8, rotation=1.0),
     _family("stylegan2", **STYLEGAN2),
     _family("stylegan2", **{**STYLEGAN2, "noise": False, "mixing": 0.0, "path_length": 0.0}),
     _family("stylegan2", **STYLEGAN2, conditional=True, critic="plain"),
@@ -289,6 +345,9 @@ FAMILIES = [
     _partly_labelled(
         "sgan", net="dense", hidden="24,16", generator_hidden="16,16", latent=8, lr=1e-3
     ),
+    *(replace(_family("vae", **how, latent=4), game=False) for how in VAES),
+    _family("vaegan", width=4, latent=4),
+    _family("vaegan", width=4, latent=4, conditional=True, loss="minimax", warm_up=0.05),
     _translator("pix2pix", inputs=1, width=8),
     _translator("pix2pix", width=8, make="mask", loss="hinge", r1=1.0, augment="diffaugment"),
     _translator(
@@ -328,6 +387,62 @@ FAMILIES = [
         )
     ),
     _looking(_translator("adain", together=False, perceptual="squeezenet1.1", width=4, lr=1e-4)),
+    _encoder(),
+]
+WORDED = Captioned(
+    channels=3,
+    height=16,
+    width=16,
+    text=TextSpec(vocabulary=("<end>", "<unk>", *"abcdef"), length=4),
+    known=("a", "b c", "d e f"),
+)
+
+
+def captioned(spec: Captioned = WORDED, count: int = 96) -> dict[str, np.ndarray]:
+    """Discs with captions of one to four letters."""
+    rng = np.random.default_rng(1)
+    texts = ["".join(rng.choice([*"abcdef"], rng.integers(1, 5))) for _ in range(count)]
+    return {
+        "images": pictures(spec, count)["images"],
+        "captions": spec.encode(" ".join(text) for text in texts),
+    }
+
+
+def _worded(name: str, **settings: Any) -> Case:
+    """A family that makes pictures of words."""
+
+    def make(spec: Any = None) -> Family[Any]:
+        family = load_family(name)
+        return family(family.Config(**settings), WORDED)
+
+    def stream(rank: int, world: int) -> CaptionStream:
+        table, rows = captioned(), np.arange(96)
+        plain = Stream([table], seed=3, flip=("images",), rank=rank, world=world)
+        texts, which = np.unique(table["captions"], axis=0, return_inverse=True)
+        return CaptionStream(plain, texts, which.reshape(-1, 1), rows=rows, seed=4)
+
+    return Case(
+        name="-".join([name, *(key for key in settings if key in ("r1", "augment"))]),
+        make=make,
+        stream=stream,
+        pictures=True,
+        batch=4,
+        scale=1 / 40,
+        table=lambda spec: captioned(),
+    )
+
+
+WORDS = {
+    "words_share": 0.04,
+    "sentence": 8,
+    "reader_width": 8,
+    "eye_width": 4,
+    "latent": 8,
+    "width": 4,
+}
+CAPTIONED = [
+    _worded("stackgan", **WORDS, augmented=4, compressed=4, blocks=1, lr=1e-3),
+    _worded("dfgan", **WORDS, lr=1e-4, discriminator_lr=4e-4),
 ]
 SENTENCES = TextSpec(vocabulary=("<end>", "<unk>", *"abcdef"), length=6)
 
@@ -490,6 +605,31 @@ def _table(name: str, *, same_split: bool = True, game: bool = True, **settings:
     )
 
 
+ASKED = Pictures(channels=3, height=32, width=32)
+
+
+def frames(spec: Pictures = ASKED) -> dict[str, np.ndarray]:
+    """Three frames of a disc that moves, and one that lies beyond them: see `pretext/clips.py`."""
+    images = pictures(spec)["images"]
+    moved = {"first": 0, "inside": 3, "last": 6, "outside": 9}
+    return {name: np.roll(images, step, axis=2) for name, step in moved.items()}
+
+
+def _pretext(task: str, **settings: Any) -> Case:
+    """A family that answers questions."""
+    family = load_family("pretext")
+    table = frames() if task == "order" else pictures(ASKED)
+    config = family.Config(task=task, width=4, hidden=8, **settings)
+    return Case(
+        name=f"pretext-task={task}",
+        make=lambda spec=None: family(config, ASKED),
+        stream=lambda rank, world: Stream([table], seed=3, rank=rank, world=world),
+        batch=4,
+        scale=1 / 40,
+    )
+
+
+PRETEXT = [_pretext("rotation"), _pretext("position", pairs=2), _pretext("order")]
 CTGAN = {"latent": 4, "width": 16, "critic_width": 16, "pac": 4, "lr": 1e-3, "critic_lr": 1e-3}
 TABLES = [
     _table("ctgan", **CTGAN, dropout=0.0),
@@ -498,9 +638,11 @@ TABLES = [
 ]
 CASES = [
     *FAMILIES,
+    *CAPTIONED,
     *TEXTS,
     *TABLES,
     *OTHERS,
+    *PRETEXT,
     *(
         Case(
             name=name,

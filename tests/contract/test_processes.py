@@ -61,7 +61,7 @@ def test_two_processes_end_as_one(case, together):
     held to rounding in tests/nn."""
     if not case.same_split:
         pytest.skip("dropout draws inside the network, for each process's own rows")
-    state = build(case)
+    state = build(case, total=UNTIL)
     train(case, state, UNTIL)
     alone = content(state)
     nets = state.family.nets.values()

@@ -16,7 +16,8 @@ from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.distributed import World
 from faussaire.nn import fused
 
-UNTIL = 2000
+#: Examples of a whole run, all its stages.
+UNTIL = 1000
 
 
 def main(folder: Path) -> None:
@@ -25,17 +26,17 @@ def main(folder: Path) -> None:
     fused.reduce_statistics = world.sum
     found = {}
     for case in (case for case in CASES if not case.slow):
-        state = build(case)
+        state = build(case, total=UNTIL)
         train(case, state, UNTIL, world=world)
         mine = content(state)
         assert_equal_ranks(world, case.name, mine)
         found[case.name] = mine
 
         # Half, save, load into a state with other weights on both ranks, and the other half.
-        half = build(case)
+        half = build(case, total=UNTIL)
         checkpoints = Checkpoints(folder / case.name)
         train(case, half, UNTIL // 2, world=world, checkpoints=checkpoints)
-        resumed = build(case, seed=99)
+        resumed = build(case, seed=99, total=UNTIL)
         loaded = checkpoints.load_latest()
         assert loaded is not None
         resumed.load(*loaded[:2])

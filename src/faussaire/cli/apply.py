@@ -13,9 +13,12 @@ from faussaire.cli.console import err, out, parse, print_json
 from faussaire.core.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from faussaire.application import Job
     from faussaire.core.family import Family
     from faussaire.holes import Finder
+    from faussaire.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +39,11 @@ class Options:
             enlarged; 0: the picture's own; None: as it was trained.
         style: for adain, a painting, or several to be mixed.
         share: of each painting in the mixture, as numbers: 2 1 takes two thirds of the first.
-        strength: 0 to 1, from the picture's own manner to the paintings'.
+        strength: 0 to 1, from the picture's own manner to the paintings'; or how many times the
+            difference of --plus and --minus is added.
+        plus: for vae and vaegan, a folder of pictures that have something, such as smiles, which the
+            others of --minus have not: the difference of their mean latents is added to each picture's.
+        minus: those that have it not.
         masks: for inpaint, what is missing: a folder with a mask for each picture, by name, or one mask
             for all; light places are missing.
         mask_colour: missing is what has this colour, as a name or #rrggbb.
@@ -60,6 +67,8 @@ class Options:
     style: tuple[Path, ...] = ()
     share: tuple[float, ...] = ()
     strength: float = 1.0
+    plus: Path | None = None
+    minus: Path | None = None
     masks: Path | None = None
     mask_colour: str | None = None
     mask_tolerance: int = 8
@@ -107,6 +116,30 @@ def _finder(options: Options, jobs: Sequence[Job], family: Family[Any]) -> Finde
     return holes.by_alpha
 
 
+def _attribute(options: Options, model: Model) -> Tensor | None:
+    """What the pictures of --plus have and those of --minus have not, as latents.
+
+    Raises:
+        UserError: one of the two is missing, or the model has no encoder.
+    """
+    if options.plus is None and options.minus is None:
+        return None
+    if options.plus is None or options.minus is None:
+        given, other = ("--plus", "--minus") if options.minus is None else ("--minus", "--plus")
+        raise UserError(
+            f"{given} was given without {other}, and what is added is the difference of two folders.",
+            f"Name a folder of pictures for {other}, too.",
+        )
+    from faussaire import rebuilding
+    from faussaire.application import gather
+
+    sides = [
+        [job.source for job in gather([folder], options.out)]
+        for folder in (options.plus, options.minus)
+    ]
+    return rebuilding.attribute(model.family, model.device, *sides)
+
+
 def run(arguments: list[str]) -> int:
     """Apply, and say what could not be done; 1 where something could not."""
     options = parse("apply", Options, arguments)
@@ -120,6 +153,7 @@ def run(arguments: list[str]) -> int:
     jobs = application.gather(options.pictures, options.out, options.format)
     waiting = [job for job in jobs if not (options.skip and job.target.exists())]
     model = load_pictures(options.run, checkpoint=options.checkpoint, device=options.device)
+    shift = _attribute(options, model)
     # Once, for what cannot be would be said for every file, and paintings read for each.
     family = model.answers(
         inverse=options.inverse,
@@ -127,7 +161,15 @@ def run(arguments: list[str]) -> int:
         style=options.style or None,
         share=options.share or None,
         strength=options.strength,
+        shift=shift,
     )
+    if family.rebuilds:
+        channels, height, width = family.spec.shape
+        kind = {1: "grey", 3: "RGB", 4: "RGBA"}[channels]
+        err.print(
+            f"Pictures are brought to {width}x{height} {kind}, the size that this was trained at; "
+            "results have it, too."
+        )
     find = _finder(options, jobs, family)
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("files", total=len(waiting))

@@ -143,7 +143,7 @@ def show(found: Evaluation, folder: Path | None = None) -> None:
     out.print(found.title, markup=False)
     out.print(f"against {found.against}; {format_duration(found.seconds)}", markup=False)
     if any(figure.real is not None for figure in found.figures):
-        if any(figure.metric.pairs for figure in found.figures):
+        if any(figure.metric.of == "pairs" for figure in found.figures):
             out.print(
                 "real: of the true pictures, or between parts of them, as many as in brackets"
             )

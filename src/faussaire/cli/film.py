@@ -26,6 +26,8 @@ class Options:
         seconds: length of a walk.
         fps: frames a second.
         pictures: latent points that each cell of a walk passes.
+        through: for vae and vaegan, pictures that the walk passes in place of --pictures latent points:
+            two or more, from each to the next and back to the first. One cell then shows it.
         columns: cells in a row of a walk; there are as many rows.
         seed: of the latents.
         overwrite: replace the file.
@@ -37,6 +39,7 @@ class Options:
     seconds: float = 6.0
     fps: int = 20
     pictures: int = 4
+    through: tuple[Path, ...] = ()
     columns: int = 4
     seed: int = 0
     overwrite: bool = False
@@ -54,7 +57,15 @@ def run(arguments: list[str]) -> int:
         )
     from faussaire.report.film import write_film
 
-    frames = _walk(options) if options.kind == "walk" else _training(options)
+    if options.through:
+        if options.kind == "training" or len(options.through) < 2:
+            raise UserError(
+                f"--through is for walks through two pictures or more, not {len(options.through)}.",
+                "Name files: faussaire film RUN film.gif --through one.png two.png",
+            )
+        frames = _between(options)
+    else:
+        frames = _walk(options) if options.kind == "walk" else _training(options)
     write_film(frames, options.path, fps=options.fps)
     out.print(f"film in {options.path}", markup=False)
     return 0
@@ -80,6 +91,28 @@ def _walk(options: Options) -> Iterator[np.ndarray]:
         shown = model.decode(torch.from_numpy(moment.astype(np.float32)), labels)
         picture = grid(to_uint8(shown * 2.0 - 1.0), columns=options.columns)
         yield np.asarray(picture.convert("RGB"))
+
+
+def _between(options: Options) -> Iterator[np.ndarray]:
+    """Frames (H, W, C) of a closed walk through given pictures."""
+    import torch
+
+    from faussaire.model import load_pictures
+    from faussaire.report.film import walk
+    from faussaire.report.pictures import grid, to_uint8
+
+    model = load_pictures(options.run)
+    points = model.encode(options.through)
+    frames = max(2, round(options.seconds * options.fps))
+    moments = walk(points.flatten(1).numpy(), frames).astype(np.float32)
+    latents = torch.from_numpy(moments).reshape(frames, *points.shape[1:])
+    labels = None
+    if model.conditional:
+        labels = torch.zeros(frames, dtype=torch.int64)  # as the first picture's, all the way
+        labels += model.classes_of(options.through[:1])
+    shown = model.decode(latents, labels)
+    for pixels in to_uint8(shown * 2.0 - 1.0):
+        yield np.asarray(grid(pixels[None]).convert("RGB"))
 
 
 def _training(options: Options) -> Iterator[np.ndarray]:

@@ -23,10 +23,12 @@ from faussaire.core.run import Run
 #: What data are called in examples, by modality.
 _EXAMPLES = {
     "pictures": "photos/",
+    "captions": "photos/ --captions captions.csv",
     "texts": "sentences.txt",
     "tables": "people.csv",
     "music": "midi/",
     "sound": "recordings/",
+    "pretext": "photos/",
 }
 
 
@@ -326,6 +328,7 @@ def _farewell(run_folder: Run) -> None:
             f"  more samples   faussaire sample {word} --count 64 --grid grid.png",
             f"  a film         faussaire film {word} film.gif",
         ],
+        "captions": [f"  more samples   faussaire sample {word} --text '...' --grid grid.png"],
         "texts": [f"  more samples   faussaire sample {word} --count 64"],
         "tables": [f"  more rows      faussaire sample {word} --count 1000 --out synthetic.csv"],
     }.get(
@@ -340,9 +343,14 @@ def _farewell(run_folder: Run) -> None:
             uses[0],
         ]
         python = f"  from Python    faussaire.load({str(path)!r}).classify('picture.png').told"
+    if kind.rebuilds:
+        uses.append(f"  rebuild yours  faussaire apply {word} pictures/ --out made/")
     if kind.applies:
         uses = [f"  use it         faussaire apply {word} pictures/ --out made/"]
         python = f"  from Python    faussaire.load({str(path)!r}).apply('picture.png')"
+    if families.modality_of(family) == "pretext":
+        uses = [f"  what it sees   faussaire features {word} pictures/ --out features.npz"]
+        python = f"  from Python    faussaire.load({str(path)!r}).features(['picture.png'])"
     for line in (
         f"\nDone. Look at {path / 'report.html'}",
         *([f"  better before  --checkpoint best (at {best:,} examples)"] if better else []),

@@ -93,9 +93,13 @@ class Family(Generic[ConfigT]):
         partly_labelled: whether it learns from pictures with a label and from others without: its
             batches have `labelled` pictures and their `labels` beside `images`, in their own order.
         classifies: whether it tells the classes of pictures (`classify`).
+        rebuilds: whether it makes pictures from noise and gives back pictures besides: `encode` finds
+            their latents, and `apply` makes of pictures of its own size what it knows of them.
         adversarial: whether a discriminator learns, and so can learn a small set by heart.
         fills: whether it fills holes: the last channel that `apply` takes is 1 where something is
             missing, and -1 elsewhere.
+        spaces: where the latent of a picture may be sought and moved, the usual one first: `z`, `w`
+            (what a mapping makes of z) and `w+` (a w for each layer). `faussaire.latent` works there.
 
     Attributes:
         config: the settings.
@@ -117,10 +121,12 @@ class Family(Generic[ConfigT]):
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
     stylises: ClassVar[bool] = False
+    rebuilds: ClassVar[bool] = False
     fills: ClassVar[bool] = False
     partly_labelled: ClassVar[bool] = False
     classifies: ClassVar[bool] = False
     adversarial: ClassVar[bool] = True
+    spaces: ClassVar[tuple[str, ...]] = ("z",)
 
     def __init__(self, config: ConfigT, spec: Any) -> None:
         self.config = config
@@ -224,6 +230,56 @@ class Family(Generic[ConfigT]):
         """Latent vectors for `draws.size` samples, or None where the family has no latent space."""
         return None
 
+    def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """w of z: (N, latent) to (N, style), for families with `w` among their spaces.
+
+        Args:
+            z: as `latents` gives them.
+            labels: (N,) class numbers or (N, K) vectors of a conditional family.
+
+        Raises:
+            UserError: it has no mapping.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no mapping from z to w.",
+            "Take --space z; stylegan2 has w.",
+        )
+
+    def synthesised(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Pictures (N, C, H, W) of styles, not bounded, for families with `w` among their spaces.
+
+        Args:
+            w: (N, style) for all layers, or (N, layers, style).
+            noise: (N, numbers of all `noise_planes`); None: what `sample(latents=...)` takes.
+
+        Raises:
+            UserError: it has no styles.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no styles to make pictures of.",
+            "Take --space z; stylegan2 has w.",
+        )
+
+    @property
+    def noise_planes(self) -> Sequence[tuple[int, int]]:
+        """(height, width) of each layer's noise, which `synthesised` takes one after the other."""
+        return ()
+
+    def affines(self) -> Sequence[Tensor]:
+        """What each layer makes of the latent before anything else, as matrices (outputs, numbers).
+
+        One for each layer that has a w of its own; of families without w the first layer's, which
+        takes all of z.
+
+        Raises:
+            UserError: it does not say.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} does not tell which linear map takes its latent in, so its "
+            "directions have no closed form here.",
+            "Find them by principal components (--find pca) or from labels (--learn).",
+        )
+
     def sample(
         self,
         draws: Draws,
@@ -269,6 +325,32 @@ class Family(Generic[ConfigT]):
         raise UserError(
             f"{type(self).__name__.lower()} tells no classes.",
             "Train one that does: faussaire train sgan pictures/ --labels labels.csv",
+        )
+
+    def encode(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Latents of which `sample` makes pictures like these: (N, C, H, W) to (N, ...).
+
+        Args:
+            x: pictures of the family's own size, in [-1, 1].
+            labels: their classes, (N,), or conditions, (N, K); None: a conditional family finds out.
+
+        Raises:
+            UserError: the family has no encoder.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} has no encoder: it knows no latents of given pictures.",
+            "Train vae or vaegan, which have.",
+        )
+
+    def moved(self, shift: Tensor) -> Self:
+        """A view whose `apply` adds `shift`, in the form of one picture's latents, to what it encodes.
+
+        Raises:
+            UserError: the family does not rebuild pictures.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} encodes no pictures, so there is no attribute to add.",
+            "Leave --plus and --minus out; vae and vaegan have them.",
         )
 
     def inverse(self) -> Self:
@@ -363,6 +445,20 @@ class Family(Generic[ConfigT]):
         Called as `examined` is; a family that has the one has the other.
         """
         raise NotImplementedError
+
+    def features(self, x: Tensor) -> Tensor:
+        """What it has learnt to see in pictures, for a classifier of one's own: (N, C, H, W) to (N, K).
+
+        Args:
+            x: pictures of the form that it was trained on, in [-1, 1].
+
+        Raises:
+            UserError: the family has nothing that looks at pictures, or does not show it.
+        """
+        raise UserError(
+            f"{type(self).__name__.lower()} does not show what it sees in pictures.",
+            "Take a run of pretext, or of dcgan, sngan or biggan, whose discriminators do.",
+        )
 
     def extra_state(self) -> dict[str, Tensor]:
         """State outside the nets (an image pool, a controller), equal on every process."""

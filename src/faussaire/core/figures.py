@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from faussaire.core.errors import UserError, nearest
 from faussaire.core.files import end_last_line, write_error
@@ -36,8 +36,9 @@ class Metric:
         better: `lower` or `higher`; `real` where the figure should be that of real pictures.
         reading: a sentence for who has never met it.
         source: the paper.
-        pairs: whether each picture is compared with the one that it should be; else sets are.
-        classes: whether it is of the classes that a model tells of labelled pictures; no set is then.
+        of: what is looked at: `sets` of examples, samples beside real ones; `pairs`, what was made of
+            each picture beside what it should be; the `classes` that a model tells of labelled pictures;
+            the `latents` that an encoder finds for pictures.
         modality: the kind of data that it is of.
     """
 
@@ -46,8 +47,7 @@ class Metric:
     better: str
     reading: str
     source: str
-    pairs: bool = False
-    classes: bool = False
+    of: Literal["sets", "pairs", "classes", "latents"] = "sets"
     modality: str = "pictures"
 
 
@@ -163,7 +163,7 @@ _ALL = (
         "Mean difference from the true picture, as a share of the whole range. Of two answers that "
         "are both likely it prefers the blurred one between them.",
         "Isola 2017, arXiv 1611.07004",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "psnr",
@@ -172,7 +172,7 @@ _ALL = (
         "Squared difference from the true picture, in decibels: 3 more are half of the error. It "
         "prefers blurred answers, too. Equal pictures get 100.",
         "Ledig 2017, arXiv 1609.04802",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "psnr_luma",
@@ -181,7 +181,7 @@ _ALL = (
         "PSNR of Y as papers on super-resolution have it: of whole levels, without a border as "
         "wide as the scale.",
         "Ledig 2017, arXiv 1609.04802",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "ssim_luma",
@@ -190,7 +190,7 @@ _ALL = (
         "Likeness of small windows in brightness, contrast and structure, measured on Y; 1 for "
         "equal pictures.",
         "Wang 2004, doi 10.1109/TIP.2003.819861",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "perceptual",
@@ -199,7 +199,7 @@ _ALL = (
         "How different a picture looks from the true one to a network that knows pictures: sharp "
         "answers that miss by a pixel are forgiven, blurred ones are not.",
         "Zhang 2018, arXiv 1801.03924",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "l1_hole",
@@ -207,7 +207,7 @@ _ALL = (
         "lower",
         "The difference from the true picture where something was missing, and nowhere else.",
         "Pathak 2016, arXiv 1604.07379",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "psnr_hole",
@@ -215,7 +215,7 @@ _ALL = (
         "higher",
         "PSNR where something was missing, and nowhere else.",
         "Pathak 2016, arXiv 1604.07379",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "colourfulness",
@@ -224,7 +224,7 @@ _ALL = (
         "How colourful pictures are: 0 for grey ones, about 40 for photographs. Well below the real "
         "value means brown, which is what differences alone ask for.",
         "Hasler 2003, doi 10.1117/12.477378",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "consistency",
@@ -233,7 +233,7 @@ _ALL = (
         "PSNR between the input and what was made of it, made small again. Low means that more was "
         "changed than detail.",
         "Lugmayr 2021, doi 10.1109/CVPRW53098.2021.00072",
-        pairs=True,
+        of="pairs",
     ),
     Metric(
         "cycle_l1",
@@ -242,7 +242,25 @@ _ALL = (
         "Mean difference between a picture and what became of it there and back. It tells that "
         "nothing is lost on the way, not that the way leads anywhere: doing nothing gets 0.",
         "Zhu 2017, arXiv 1703.10593",
-        pairs=True,
+        of="pairs",
+    ),
+    Metric(
+        "elbo",
+        "-ELBO",
+        "lower",
+        "How surprised the model is by pictures that it has not seen, in nats each: at most so much, "
+        "which is what a VAE lowers. Only models of the same likelihood and pictures compare.",
+        "Kingma 2014, arXiv 1312.6114",
+        of="latents",
+    ),
+    Metric(
+        "active-units",
+        "Active units",
+        "higher",
+        "How many latent numbers say anything of a picture: their mean varies by more than .01 from "
+        "picture to picture. The others are noise that the decoder ignores; many are no fault.",
+        "Burda 2016, arXiv 1509.00519",
+        of="latents",
     ),
     Metric(
         "nll",
@@ -353,7 +371,7 @@ _ALL = (
         "The share of labelled pictures whose class the model tells. As given: what telling always the "
         "most frequent class gets.",
         "Salimans 2016, arXiv 1606.03498",
-        classes=True,
+        of="classes",
     ),
     Metric(
         "log-mel",
@@ -388,6 +406,16 @@ _ALL = (
         "The share of clips that this classifier tells to be of the class that was asked for.",
         "Donahue 2019, arXiv 1802.04208",
         modality="sound",
+    ),
+    Metric(
+        "pretext-accuracy",
+        "Answers right",
+        "higher",
+        "The share of questions about unseen pictures (how they were turned, where a patch lies, if "
+        "frames are in order) that are answered right. As given: by guessing. What the features are "
+        "worth to a classifier, only a classifier tells.",
+        "Doersch 2015, Misra 2016, Gidaris 2018",
+        modality="pretext",
     ),
     Metric(
         "tstr",
@@ -444,13 +472,58 @@ _ALL = (
         "Zhao 2021, arXiv 2102.08369",
         modality="tables",
     ),
+    Metric(
+        "r-precision",
+        "R-precision, trained captions",
+        "higher",
+        "Share of pictures whose own caption is found first among 100, by an eye that learned which "
+        "real pictures and captions belong together; by chance it is 1 %. Beside it stands what real "
+        "pictures get. The eye is the run's own, so runs with other eyes are not compared.",
+        "Xu 2018, arXiv 1711.10485",
+        modality="captions",
+    ),
+    Metric(
+        "r-precision-new",
+        "R-precision, new captions",
+        "higher",
+        "The same of captions that no picture has that was trained on: whether words were understood, "
+        "or captions learnt by heart.",
+        "Xu 2018, arXiv 1711.10485",
+        modality="captions",
+    ),
+    Metric(
+        "matched",
+        "Own caption preferred",
+        "higher",
+        "Share of pictures that the discriminator finds more real beside their own caption than beside "
+        "another; one half is chance. Beside it stands what real pictures get.",
+        "Reed 2016, arXiv 1605.05396",
+        modality="captions",
+    ),
+    Metric(
+        "matched-new",
+        "Own new caption preferred",
+        "higher",
+        "The same of captions that no picture has that was trained on.",
+        "Reed 2016, arXiv 1605.05396",
+        modality="captions",
+    ),
+    Metric(
+        "caption-variety",
+        "Variety of one caption",
+        "higher",
+        "How far apart pictures of one caption are, as a share of how far apart those of different ones "
+        "are: 0 is one picture a caption, 1 means that captions decide nothing.",
+        "this project",
+        modality="captions",
+    ),
 )
 METRICS = {metric.name: metric for metric in _ALL}
 assert len(METRICS) == len(_ALL), "two metrics have one name"
 OF_SETS = tuple(
     metric.name
     for metric in METRICS.values()
-    if metric.modality == "pictures" and not (metric.pairs or metric.classes)
+    if metric.modality == "pictures" and metric.of == "sets"
 )
 """Metrics of sets of pictures, whatever they were made of."""
 
@@ -502,7 +575,7 @@ class Provenance:
         known = METRICS.get(self.metric)
         against = self.reference + ("" if self.whole else f":{self.reference_count}")
         counts = f"{self.count}/{against}" if self.reference else str(self.count)
-        if known is not None and known.pairs:
+        if known is not None and known.of == "pairs":
             counts = f"{self.reference},{self.count} pairs"
         parts = (self.extractor, counts, self.resize, self.details)
         return f"{self.metric}[{','.join(filter(None, parts))}]"

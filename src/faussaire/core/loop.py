@@ -133,8 +133,9 @@ class Rounds:
     def play(self) -> None:
         """One round: every phase of the stage that is due, then the averages and the clock."""
         state = self.state
-        clock = state.clock
-        stage = stage_at(state.stages, clock.examples)
+        stage = stage_at(state.stages, state.clock.examples)
+        # Before anything reads it: a run resumed where a stage begins is in that stage, too.
+        clock = state.clock = dataclasses.replace(state.clock, stage=stage.name)
         self._position = clock.examples
         parts = self._draw(stage)
         for phase in stage.phases:
@@ -144,9 +145,7 @@ class Rounds:
                     self._visit(phase, self._draw(stage) if again else parts)
         self._level_buffers()
         seen = self._position - clock.examples
-        state.clock = dataclasses.replace(
-            clock, examples=self._position, rounds=clock.rounds + 1, stage=stage.name
-        )
+        state.clock = dataclasses.replace(clock, examples=self._position, rounds=clock.rounds + 1)
         state.average.update(state.clock, seen)
 
     def _draw(self, stage: Stage) -> list[Batch]:

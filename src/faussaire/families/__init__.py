@@ -23,6 +23,8 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "classic": ("classic", "Classic"),
     "ctgan": ("ctgan", "CTGAN"),
     "dcgan": ("dcgan", "DCGAN"),
+    "dfgan": ("dfgan", "DFGAN"),
+    "e4e": ("e4e", "E4E"),
     "fastgan": ("fastgan", "FastGAN"),
     "faststyle": ("faststyle", "FastStyle"),
     "inpaint": ("inpaint", "Inpaint"),
@@ -30,25 +32,33 @@ _REGISTRY: dict[str, tuple[str, str]] = {
     "pix2pix": ("pix2pix", "Pix2Pix"),
     "relgan": ("relgan", "RelGAN"),
     "r3gan": ("r3gan", "R3GAN"),
+    "pretext": ("pretext", "Pretext"),
     "progan": ("progan", "ProGAN"),
     "msggan": ("msggan", "MSGGAN"),
     "musegan": ("musegan", "MuseGAN"),
     "seqgan": ("seqgan", "SeqGAN"),
     "sgan": ("sgan", "SGAN"),
     "sngan": ("sngan", "SNGAN"),
+    "stackgan": ("stackgan", "StackGAN"),
     "superres": ("superres", "SuperRes"),
     "stylegan2": ("stylegan2", "StyleGAN2"),
     "tvae": ("tvae", "TVAE"),
+    "vae": ("vae", "VAE"),
+    "vaegan": ("vaegan", "VAEGAN"),
     "wavegan": ("wavegan", "WaveGAN"),
 }
 
-#: Family name -> modality, of those that make no pictures; equal to the classes' own.
+#: Family name -> modality, of those that make other than pictures, or need captions, too; equal to the
+#: classes' own.
 _OTHERS: dict[str, str] = {
     "ctgan": "tables",
+    "dfgan": "captions",
     "lm": "texts",
     "musegan": "music",
+    "pretext": "pretext",
     "relgan": "texts",
     "seqgan": "texts",
+    "stackgan": "captions",
     "tvae": "tables",
     "wavegan": "sound",
 }
@@ -108,10 +118,22 @@ def describe(name: str) -> Entry:
     text = ast.get_docstring(tree) or ""
     config = _class(tree, f"{attribute}Config")
     fields = _fields(config)
-    if any(isinstance(base, ast.Name) and base.id == "GameConfig" for base in config.bases):
-        game = ast.parse(files("faussaire").joinpath("game.py").read_text("utf-8"))
-        fields |= _fields(_class(game, "GameConfig"))
+    base = _base(config)
+    while base in _SHARED:
+        tree = ast.parse(files("faussaire").joinpath(_SHARED[base]).read_text("utf-8"))
+        config = _class(tree, base)
+        fields |= _fields(config)
+        base = _base(config)
     return Entry(name, text.partition("\n")[0].rstrip("."), text, tuple(fields))
+
+
+#: Where settings are that several families share.
+_SHARED = {"GameConfig": "game.py", "CaptionedConfig": "captions/game.py"}
+
+
+def _base(config: ast.ClassDef) -> str:
+    """What a config adds to; empty where it stands alone."""
+    return next((base.id for base in config.bases if isinstance(base, ast.Name)), "")
 
 
 def _class(tree: ast.Module, name: str) -> ast.ClassDef:

@@ -49,11 +49,12 @@ from faussaire.core.clock import Clock
 from faussaire.core.config import check_range
 from faussaire.core.errors import UserError
 from faussaire.core.family import Pictures
-from faussaire.game import GameConfig, ImageGAN, LossName
+from faussaire.game import Asked, GameConfig, ImageGAN, LossName
 from faussaire.nn.conditional import ConditionalBatchNormAct2d, standing_statistics
 from faussaire.nn.fused import BatchNormAct2d
 from faussaire.nn.sizes import base_size, cut, doublings
 from faussaire.nn.spectral import converge, spectral
+from faussaire.nn.turns import QUARTERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +248,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (N, C, H, W) and conditions (N, K) or None to logits (N,)."""
+    """Pictures (N, C, H, W) and conditions (N, K) or None to logits (N,).
+
+    Or to logits of quarter turns, (N, 4), or to the sums of its last maps, (N, F).
+    """
 
     def __init__(self, config: BigGANConfig, spec: Pictures) -> None:
         super().__init__()
@@ -268,14 +272,22 @@ class Discriminator(nn.Module):
         self.classify = spectral(nn.Linear(widths[-1], 1))
         size = spec.condition_size if config.conditional else 0
         self.embed = spectral(nn.Linear(size, widths[-1], bias=False)) if size else None
+        self.turns = spectral(nn.Linear(widths[-1], QUARTERS)) if config.rotation else None
         initialise(self)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None, asked: Asked = "logits"
+    ) -> Tensor:
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index == self.attend_after:
                 x = self.attention(x)
         features = F.relu(x).float().sum(dim=(2, 3))
+        if asked == "features":
+            return features
+        if asked == "turns":
+            assert self.turns is not None
+            return self.turns(features)
         logits = self.classify(features)[:, 0]
         if self.embed is not None and condition is not None:
             logits = logits + (self.embed(condition) * features).sum(dim=1)
@@ -336,6 +348,7 @@ class BigGAN(ImageGAN[BigGANConfig]):
 
     Config = BigGANConfig
     least_side = 16
+    exposes = True
     training: ClassVar = {"batch": 32}
     presets: ClassVar = {
         # The paper's settings for ImageNet. They need a cluster: on one machine training collapses.

@@ -245,7 +245,7 @@ class CTGAN(Family[CTGANConfig]):
         real = self.packed(real_rows(batch, self.spec), condition)
         with torch.no_grad():
             fake = self.packed(self.made(batch, condition)[1], condition)
-        likes, dislikes = critic(real), critic(fake)
+        likes, dislikes = critic(torch.cat([real, fake])).chunk(2)
         batch.observe({"critic gap": likes - dislikes.mean()})
         terms = {"wasserstein": losses.critic_wasserstein(likes, dislikes)}
         if self.config.gradient_penalty:

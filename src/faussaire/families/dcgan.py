@@ -18,6 +18,8 @@ Where this goes beyond the paper or leaves it:
   Generative Adversarial Nets (Mirza and Osindero 2014, arXiv 1411.1784): one-hot beside z in the
   generator, constant maps beside the picture in the discriminator. (The projection discriminator of
   2018 let this small generator ignore z: on 1,797 digits each class became one picture.)
+- `--rotation`: the discriminator also tells by how many quarters pictures were turned (SS-GAN, Chen et
+  al. 2019, arXiv 1811.11212; see `game.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +34,10 @@ from torch import Tensor, nn
 from faussaire.core.batch import Draws
 from faussaire.core.config import check_range
 from faussaire.core.family import Pictures
-from faussaire.game import GameConfig, ImageGAN
+from faussaire.game import Asked, GameConfig, ImageGAN
 from faussaire.nn.fused import BatchNormAct2d, UpConv2d
 from faussaire.nn.sizes import base_size, cut, doublings
+from faussaire.nn.turns import QUARTERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Pictures (N, C, H, W) and conditions (N, K) or None to logits (N,)."""
+    """Pictures (N, C, H, W) and conditions (N, K) or None to logits (N,).
+
+    Or to logits of quarter turns, (N, 4), or to the means of its last maps, (N, F).
+    """
 
     def __init__(self, config: DCGANConfig, spec: Pictures) -> None:
         super().__init__()
@@ -106,13 +112,22 @@ class Discriminator(nn.Module):
         self.body = nn.Sequential(*layers)
         end = (spec.height // 2**steps, spec.width // 2**steps)
         self.classify = nn.Conv2d(widths[-1], 1, end, bias=False)
+        self.turns = nn.Conv2d(widths[-1], QUARTERS, end) if config.rotation else None
         self.apply(initialise)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, condition: Tensor | None = None, asked: Asked = "logits"
+    ) -> Tensor:
         seen = self.look(x)
         if self.embed is not None and condition is not None:
             seen = seen + self.embed(condition)[:, :, None, None]
-        return self.classify(self.body(seen)).flatten()
+        maps = self.body(seen)
+        if asked == "features":
+            return maps.mean(dim=(2, 3))
+        if asked == "turns":
+            assert self.turns is not None
+            return self.turns(maps).flatten(1)
+        return self.classify(maps).flatten()
 
 
 def initialise(module: nn.Module) -> None:
@@ -132,6 +147,7 @@ class DCGAN(ImageGAN[DCGANConfig]):
 
     Config = DCGANConfig
     least_side = 16
+    exposes = True
     presets: ClassVar = {
         "paper": {"width": 128, "noise": "uniform", "batch": 128},
         "tiny": {"width": 32, "max_width": 256},
@@ -154,3 +170,8 @@ class DCGAN(ImageGAN[DCGANConfig]):
         if self.config.noise == "uniform":
             return 2.0 * draws.uniform(self.config.latent) - 1.0
         return draws.normal(self.config.latent)
+
+    def affines(self) -> list[Tensor]:
+        """The dense layer onto the first pixels, without what a condition adds."""
+        weight = self.nets["generator"].get_submodule("project").get_parameter("weight").detach()
+        return [weight[: self.config.latent].flatten(1).T]

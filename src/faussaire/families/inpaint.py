@@ -83,7 +83,7 @@ class InpaintConfig(GameConfig):
     masks: Literal["wide", "thin"] = "wide"
     lambda_known: float = 5.0
     lambda_missing: float = 20.0
-    lambda_gan: float = 0.5
+    lambda_gan: float = 0.1
     lambda_matching: float = 5.0
     lambda_perceptual: float = 0.0
     width: int = 32

@@ -84,7 +84,7 @@ class SeqGANConfig:
         critic_steps: of the discriminator for each of the generator.
         rollouts: how often a sentence is finished from each place, to tell what its beginning is worth.
         baseline: what is taken off a token's worth: the worth of what stood before it (`prefix`), or the
-            batch's `mean` at its place.
+            batch's `mean` at its place, or, as in equation 8, nothing (`none`).
         lag: how much of the older weights the generator that finishes sentences keeps, each round.
         lr: Adam's rate of the generator in the first stage.
         policy_lr: Adam's rate of the generator in the game.
@@ -105,7 +105,7 @@ class SeqGANConfig:
     critic_share: float = 0.2
     critic_steps: int = 15
     rollouts: int = 16
-    baseline: Literal["prefix", "mean"] = "prefix"
+    baseline: Literal["prefix", "mean", "none"] = "prefix"
     lag: float = 0.8
     lr: float = 1e-2
     policy_lr: float = 1e-3
@@ -252,6 +252,8 @@ class SeqGAN(Writer[SeqGANConfig]):
         usual = batch.gather(rewards).mean(dim=0)
         if self.config.baseline == "prefix":
             usual = torch.cat([usual[:1].expand(len(rewards), 1), rewards[:, :-1]], dim=1)
+        elif self.config.baseline == "none":
+            usual = torch.zeros_like(usual)
         loss = per_token(self.surprise(tokens) * (rewards - usual), tokens, self.spec, batch)
         return {"reinforce": loss}
 

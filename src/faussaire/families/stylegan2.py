@@ -399,6 +399,7 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
 
     Config = StyleGAN2Config
     averaged = ("mapping", "synthesis")
+    spaces = ("w", "w+", "z")
     least_side = 16
     training: ClassVar = {"batch": 16}
     sizes: ClassVar = {
@@ -583,6 +584,28 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         w = mapping(z, self.chosen(draws, labels))
         if truncation is not None:
             w = torch.lerp(mapping.mean, w, truncation)
-        noise = self.noise(draws if latents is None else RowDraws.counted(0, 1, device=z.device))
-        noise = None if noise is None else noise.expand(len(z), -1)
-        return self.nets["synthesis"](w, noise).clamp(-1.0, 1.0)
+        noise = self.noise(draws) if latents is None else None
+        return self.synthesised(w, noise).clamp(-1.0, 1.0)
+
+    def mapped(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        return self.nets["mapping"](z, None if labels is None else self.encoded(labels))
+
+    def synthesised(self, w: Tensor, noise: Tensor | None = None) -> Tensor:
+        if noise is None:  # one for all pictures, which then depend on w alone
+            noise = self.noise(RowDraws.counted(0, 1, device=w.device))
+            noise = None if noise is None else noise.expand(len(w), -1)
+        return self.nets["synthesis"](w, noise)
+
+    @property
+    def noise_planes(self) -> list[tuple[int, int]]:
+        synthesis = self.nets["synthesis"]
+        assert isinstance(synthesis, Synthesis)
+        return synthesis.noise_sizes if self.config.noise else []
+
+    def affines(self) -> list[Tensor]:
+        """The maps from w to the styles of each convolution, and of the last layer's RGB."""
+        synthesis = self.nets["synthesis"]
+        assert isinstance(synthesis, Synthesis)
+        layers = [*synthesis.layers, synthesis.to_rgb[-1]]
+        maps = [layer.convolution.affine for layer in layers]  # pyright: ignore
+        return [each.weight.detach() * each.scale for each in maps]  # pyright: ignore

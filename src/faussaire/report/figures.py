@@ -15,6 +15,7 @@ from faussaire.report.history import Series
 _GIVEN = {
     "pictures": "of the inputs, enlarged or with their holes filled by a mean",
     "classes": "of always telling the most frequent class",
+    "pretext": "of guessing",
     "tables": "of columns that were each shuffled by themselves",
 }
 
@@ -22,7 +23,9 @@ _GIVEN = {
 def given(figures: Iterable[Figure]) -> str:
     """What "as given" is of in these figures, in words: what no skill gets; empty: nothing has it."""
     metric = next((figure.metric for figure in figures if figure.given is not None), None)
-    return "" if metric is None else _GIVEN["classes" if metric.classes else metric.modality]
+    return (
+        "" if metric is None else _GIVEN["classes" if metric.of == "classes" else metric.modality]
+    )
 
 
 BETTER = {"lower": "lower", "higher": "higher", "real": "as for real ones"}

@@ -441,14 +441,19 @@ def _curves(history: History) -> list[Curve]:
         limits=(0.0, 1.0),
         reference=(0.5, "balance"),
     )
-    for title, group in _loss_groups(history):
-        add(
-            group,
-            title,
-            "What each player tries to lower. In a GAN one player's gain is the other's loss, so "
-            "these lines do not tell quality and need not fall: look at the samples. Beware only "
-            "of sudden leaps.",
+    players = {name.split(".", 1)[0] for name in history.losses}
+    reading = (
+        "What each player tries to lower. In a GAN one player's gain is the other's loss, so "
+        "these lines do not tell quality and need not fall: look at the samples. Beware only "
+        "of sudden leaps."
+    )
+    if len(players) == 1:
+        reading = (
+            "What training lowers: it should fall, soon and then slowly. That it goes on falling does "
+            "not say that what is made becomes better: look at the samples."
         )
+    for title, group in _loss_groups(history):
+        add(group, title, reading)
     for sign in signs.values():
         add([sign], sign.name, "A quantity that this family watches but does not lower.")
     if history.per_second is not None:
@@ -570,12 +575,16 @@ def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     folder = quoted(str(run))
     output = {
         "pictures": "--grid grid.png",
+        "captions": "--grid grid.png",
         "texts": "--out sentences.txt",
         "tables": "--out synthetic.csv",
     }.get(modality, "--out made/")
     steps = [
         ("Make new samples", f"faussaire sample {folder} --count 64 {output}"),
     ]
+    if modality == "pretext":
+        use = f"faussaire features {folder} pictures/ --out features.npz"
+        steps = [("Features for your own classifier", use)]
     resume = ("Go on training from the last checkpoint", f"faussaire resume {folder}")
     steps.insert(len(steps) if standing == "complete" else 0, resume)
     steps.append(("Measure how good it is", f"faussaire evaluate {folder}"))
@@ -584,6 +593,8 @@ def _commands(run: Path, standing: str, modality: str) -> list[dict[str, str]]:
     # JSON writes a string as Python reads it.
     name = json.dumps(str(run), ensure_ascii=False)
     python = f"import faussaire\n\nsamples = faussaire.load({name}).sample(16, seed=0)"
+    if modality == "pretext":
+        python = f"import faussaire\n\nfeatures = faussaire.load({name}).features(['picture.png'])"
     steps.append(("Use it from Python", python))
     return [{"what": what, "command": command} for what, command in steps]
 

@@ -109,6 +109,19 @@ def beside(parts: Sequence[Tensor]) -> Image.Image:
     return grid(rows.reshape(-1, *rows.shape[2:]), columns=len(parts) * max(1, 6 // len(parts)))
 
 
+def stacked(above: Image.Image, below: Image.Image) -> Image.Image:
+    """Two pictures, one below the other, the second brought to the width of the first."""
+    scale = above.width / below.width
+    size = (above.width, max(1, round(below.height * scale)))
+    below = below.resize(size, Image.Resampling.LANCZOS).convert(above.mode)
+    gap = 8 * GAP
+    ground = (0,) * 4 if above.mode == "RGBA" else "white"
+    canvas = Image.new(above.mode, (above.width, above.height + gap + below.height), ground)
+    canvas.paste(above, (0, 0))
+    canvas.paste(below, (0, above.height + gap))
+    return canvas
+
+
 def _shrunk(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, C) at another (width, height), smoothly."""
     small = np.asarray(to_image(picture).resize(size, Image.Resampling.LANCZOS))

@@ -277,7 +277,7 @@ class Corpus:
 # ---- Reading ----
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
     """A file's text.
 
     Raises:
@@ -317,7 +317,7 @@ def _text(path: Path) -> str:
 
 def _lines(path: Path) -> list[str]:
     """The lines of a text file."""
-    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
     return text.removesuffix("\n").split("\n")
 
 
@@ -327,7 +327,7 @@ def _table(path: Path, wanted: str | None) -> tuple[str, list[str]]:
     Raises:
         UserError: no such column, or rows that are ragged; the message names the line.
     """
-    text = _text(path)
+    text = read_text(path)
     head = text.partition("\n")[0]
     delimiter = max(",;\t", key=head.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

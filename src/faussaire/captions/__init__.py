@@ -1,0 +1,1 @@
+"""Pictures with words: captions read and numbered, encoders of both, and a game that listens."""
