@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faussaire.classification import questions
 from faussaire.core.config import resolve
 from faussaire.core.errors import UserError
 from faussaire.data.check import check
@@ -29,6 +30,21 @@ def pictures(folder: Path, names: list[str]) -> Path:
         pixels[0, 0] = index
         Image.fromarray(pixels).save(path)
     return folder
+
+
+def test_classes_are_asked_for_sources_of_any_kind(tmp_path):
+    assert len(questions([Path("digits")])) == 1797
+    folder = pictures(tmp_path / "set", ["a/0.png", "b/1.png"])
+    found = questions([folder], classes="folders")
+    assert [(one.name, one.label) for one in found] == [("a/0.png", "a"), ("b/1.png", "b")]
+    several = questions([folder / "a", folder / "b" / "*.png"])
+    assert [(one.name, one.label) for one in several] == [
+        (f"{folder}/a/0.png", None),
+        (f"{folder}/b/1.png", None),
+    ]
+    assert several[1].read().size == (6, 6)
+    with pytest.raises(UserError, match="nothing at"):
+        questions([tmp_path / "gone"])
 
 
 def chosen(labels: list[int], **how: object) -> Labelling:

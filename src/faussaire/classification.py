@@ -152,7 +152,9 @@ def questions(
 
 def _is_source(word: Path) -> bool:
     """Whether it is a whole set, rather than a picture or a pattern of them."""
-    return word.is_dir() or (word.is_file() and word.suffix.lower() not in EXTENSIONS)
+    if not word.exists():
+        return str(word) == "digits" or str(word).startswith("hf:")
+    return word.is_dir() or word.suffix.lower() not in EXTENSIONS
 
 
 def _opened(path: Path) -> Image.Image:

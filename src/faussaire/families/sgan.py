@@ -206,11 +206,13 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor, noise: Noise) -> None:
         """Choose scales and biases by what comes through the layers, the first one first."""
-        hooks = [
-            layer.register_forward_pre_hook(lambda layer, inputs: layer.fit(*inputs))
-            for layer in self.modules()
-            if isinstance(layer, Normed)
-        ]
+
+        def fit(layer: nn.Module, inputs: tuple[Tensor]) -> None:
+            assert isinstance(layer, Normed)
+            layer.fit(*inputs)
+
+        layers = [layer for layer in self.modules() if isinstance(layer, Normed)]
+        hooks = [layer.register_forward_pre_hook(fit) for layer in layers]
         type(self).forward(self, x, noise)  # in float32, whatever the run's precision
         for hook in hooks:
             hook.remove()
