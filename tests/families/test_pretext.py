@@ -381,7 +381,7 @@ def test_from_training_to_features_by_the_command_line(tmp_path):
     command("features", run, folder, "--out", target, expect=2)  # never overwritten unasked
     (folder / "red" / "broken.png").unlink()
     command("features", run, folder, "--out", tmp_path / "f.csv")
-    rows = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "f.csv").read_text("utf-8").splitlines()))
     assert len(rows) == 20
     for row in rows:
         assert float(row["f3"]) == pytest.approx(by_name[row["file"]][3], abs=1e-5)
