@@ -208,6 +208,28 @@ def test_patches_that_do_not_fit_are_refused_with_what_does():
     assert room_of(11) <= 48 < room_of(12)
 
 
+def test_places_are_learnt_where_patches_tell_them():
+    """Rings around the middle: a patch's curvature tells where it lies."""
+    torch.manual_seed(0)
+    family = Pretext(PretextConfig(task="position", width=8, hidden=32, pairs=4), SQUARE)
+    down, across = np.mgrid[:48, :48] - 23.5
+    phases = np.random.default_rng(0).uniform(0, 2 * np.pi, size=(64, 1, 1, 1))
+    rings = np.cos(np.hypot(down, across) / 4 + phases).repeat(3, axis=1)
+    images = torch.tensor(rings, dtype=torch.float32)
+    parameters = [p for net in family.nets.values() for p in net.parameters()]
+    adam = torch.optim.Adam(parameters, 2e-3)
+    right = []
+    for step in range(50):
+        draws = BatchDraws(step, total=16, rows=slice(0, 16))
+        some = images[(torch.arange(16) + 16 * step) % 64]
+        logits, truth = family.asked(Batch({"images": some}, draws, 16))
+        adam.zero_grad()
+        F.cross_entropy(logits, truth).backward()
+        adam.step()
+        right.append((logits.argmax(dim=1) == truth).float().mean().item())
+    assert np.mean(right[-10:]) > 0.35  # .125 by guessing
+
+
 # ---- The order of time ----
 
 
@@ -331,7 +353,7 @@ def test_an_answer_that_is_always_right_is_marked_so(tmp_path):
 
 def test_from_training_to_features_by_the_command_line(tmp_path):
     folder = make_pictures(tmp_path / "photos", count=20, classes=True)
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "red" / "broken.png").write_bytes(b"no picture")
     run = tmp_path / "run"
     words = ["--task", "rotation", "--width", "4", "--resolution", "16", "--batch", "4"]
     out, _ = command(
@@ -357,9 +379,9 @@ def test_from_training_to_features_by_the_command_line(tmp_path):
         ]
         by_name = dict(zip(found["names"].tolist(), found["features"], strict=True))
     command("features", run, folder, "--out", target, expect=2)  # never overwritten unasked
-    (folder / "broken.png").unlink()
+    (folder / "red" / "broken.png").unlink()
     command("features", run, folder, "--out", tmp_path / "f.csv")
-    rows = list(csv.DictReader((tmp_path / "f.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "f.csv").read_text("utf-8").splitlines()))
     assert len(rows) == 20
     for row in rows:
         assert float(row["f3"]) == pytest.approx(by_name[row["file"]][3], abs=1e-5)
