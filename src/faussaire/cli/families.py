@@ -33,8 +33,11 @@ def run(arguments: list[str]) -> int:
     if options.json:
         print_json([dataclasses.asdict(entry) for entry in entries])
     elif options.name is None:
-        for entry in entries:
-            out.print(f"{entry.name:<10} {entry.summary}", markup=False)
+        summaries = {entry.name: entry.summary for entry in entries}
+        for number, (heading, group) in enumerate(families.groups().items()):
+            out.print(f"{chr(10) if number else ''}{heading}")
+            for name in group:
+                out.print(f"  {name:<10} {summaries[name]}", markup=False)
     else:
         out.print(entries[0].text, markup=False)
         settings = ", ".join(f"--{field.replace('_', '-')}" for field in entries[0].fields)

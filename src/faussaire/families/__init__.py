@@ -14,39 +14,54 @@ from faussaire.core.errors import UserError, nearest
 if TYPE_CHECKING:
     from faussaire.core.family import Family
 
-#: Family name -> module and class.
-_REGISTRY: dict[str, tuple[str, str]] = {
-    "adain": ("adain", "AdaIN"),
-    "biggan": ("biggan", "BigGAN"),
-    "cyclegan": ("cyclegan", "CycleGAN"),
-    "colorize": ("colorize", "Colorize"),
-    "classic": ("classic", "Classic"),
-    "ctgan": ("ctgan", "CTGAN"),
-    "dcgan": ("dcgan", "DCGAN"),
-    "dfgan": ("dfgan", "DFGAN"),
-    "e4e": ("e4e", "E4E"),
-    "fastgan": ("fastgan", "FastGAN"),
-    "faststyle": ("faststyle", "FastStyle"),
-    "inpaint": ("inpaint", "Inpaint"),
-    "lm": ("lm", "LM"),
-    "pix2pix": ("pix2pix", "Pix2Pix"),
-    "relgan": ("relgan", "RelGAN"),
-    "r3gan": ("r3gan", "R3GAN"),
-    "pretext": ("pretext", "Pretext"),
-    "progan": ("progan", "ProGAN"),
-    "msggan": ("msggan", "MSGGAN"),
-    "musegan": ("musegan", "MuseGAN"),
-    "seqgan": ("seqgan", "SeqGAN"),
-    "sgan": ("sgan", "SGAN"),
-    "sngan": ("sngan", "SNGAN"),
-    "stackgan": ("stackgan", "StackGAN"),
-    "superres": ("superres", "SuperRes"),
-    "stylegan2": ("stylegan2", "StyleGAN2"),
-    "tvae": ("tvae", "TVAE"),
-    "vae": ("vae", "VAE"),
-    "vaegan": ("vaegan", "VAEGAN"),
-    "wavegan": ("wavegan", "WaveGAN"),
+#: What they are for -> family name -> module and class.
+_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Pictures from noise": {
+        "classic": ("classic", "Classic"),
+        "dcgan": ("dcgan", "DCGAN"),
+        "sngan": ("sngan", "SNGAN"),
+        "biggan": ("biggan", "BigGAN"),
+        "progan": ("progan", "ProGAN"),
+        "msggan": ("msggan", "MSGGAN"),
+        "stylegan2": ("stylegan2", "StyleGAN2"),
+        "fastgan": ("fastgan", "FastGAN"),
+        "r3gan": ("r3gan", "R3GAN"),
+        "vae": ("vae", "VAE"),
+        "vaegan": ("vaegan", "VAEGAN"),
+    },
+    "Pictures from pictures": {
+        "pix2pix": ("pix2pix", "Pix2Pix"),
+        "cyclegan": ("cyclegan", "CycleGAN"),
+        "superres": ("superres", "SuperRes"),
+        "colorize": ("colorize", "Colorize"),
+        "inpaint": ("inpaint", "Inpaint"),
+        "faststyle": ("faststyle", "FastStyle"),
+        "adain": ("adain", "AdaIN"),
+    },
+    "Pictures from words": {
+        "stackgan": ("stackgan", "StackGAN"),
+        "dfgan": ("dfgan", "DFGAN"),
+    },
+    "Pictures, to tell what is in them": {
+        "sgan": ("sgan", "SGAN"),
+        "pretext": ("pretext", "Pretext"),
+        "e4e": ("e4e", "E4E"),
+    },
+    "Tables": {
+        "tvae": ("tvae", "TVAE"),
+        "ctgan": ("ctgan", "CTGAN"),
+    },
+    "Sentences": {
+        "lm": ("lm", "LM"),
+        "seqgan": ("seqgan", "SeqGAN"),
+        "relgan": ("relgan", "RelGAN"),
+    },
+    "Music and sound": {
+        "musegan": ("musegan", "MuseGAN"),
+        "wavegan": ("wavegan", "WaveGAN"),
+    },
 }
+_REGISTRY = {name: place for group in _GROUPS.values() for name, place in group.items()}
 
 #: Family name -> modality, of those that make other than pictures, or need captions, too; equal to the
 #: classes' own.
@@ -77,6 +92,11 @@ def modality_of(name: str) -> str:
 def names() -> list[str]:
     """All family names."""
     return list(_REGISTRY)
+
+
+def groups() -> dict[str, list[str]]:
+    """The names by what the families are for, which is a heading in words."""
+    return {heading: list(group) for heading, group in _GROUPS.items()}
 
 
 def load_family(name: str) -> type[Family[Any]]:
