@@ -6,6 +6,8 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +16,16 @@ from torch import Tensor
 
 from faussaire.core.batch import Batch, BatchDraws, RowDraws, mix
 from faussaire.core.events import Event, Finished, Measured, PreviewDue, Saved
-from faussaire.core.family import Pictures
+from faussaire.core.family import Family, Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.material import PictureMaterial
+from faussaire.previews import Previewer
 from faussaire.report.page import write_report
 from faussaire.report.pictures import beside, grid, save_png, stacked, to_uint8
 
 
-class Previews:
+class Previews(Previewer):
     """`samples/reals.png` at the start, then what the averaged weights make.
 
     Of noise: a grid from the same latents each time. Of pictures: inputs, outputs and what they should
@@ -33,15 +36,14 @@ class Previews:
     def __init__(
         self, state: State, run: Run, material: PictureMaterial, holdout: float | None, seed: int
     ) -> None:
-        self._state, self._run = state, run
-        self._shown = -1
+        super().__init__(state, run)
         images = material.images
         spec: Pictures = state.family.spec
         conditional = getattr(state.family.config, "conditional", False)
         classes = len(spec.classes) if conditional else 0
         columns = classes if 5 <= classes <= 12 else 8
         count = preview_count(spec, columns)
-        self._show: Callable[[], Image.Image]
+        self._show: Callable[[Family[Any]], Image.Image]
         if state.family.applies:
             self._show = partial(self._beside, _demonstration(state, material, holdout, seed))
         else:
@@ -50,34 +52,28 @@ class Previews:
             if state.family.rebuilds:
                 above = self._show
                 below = partial(self._beside, _demonstration(state, material, holdout, seed))
-                self._show = lambda: stacked(above(), below())
+                self._show = lambda family: stacked(above(family), below(family))
         reals = run.samples / "reals.png"
         if not reals.exists():
             rows = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
             save_png(grid(np.asarray(images.pixels[rows]), columns=columns), reals)
 
-    def see(self, event: Event) -> None:
-        if isinstance(event, PreviewDue) and event.examples != self._shown:
-            self._shown = event.examples
-            save_png(self._show(), self._run.samples / f"{event.examples:012d}.png")
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        save_png(self._show(family), stem.with_suffix(".png"))
 
-    def _samples(self, count: int, columns: int, labels: Tensor | None, seed: int) -> Image.Image:
+    def _samples(
+        self, count: int, columns: int, labels: Tensor | None, seed: int, family: Family[Any]
+    ) -> Image.Image:
         """A grid of samples."""
-        draws = RowDraws.counted(seed, count, device=self._state.device.name)
+        draws = RowDraws.counted(seed, count, device=self.state.device.name)
         if labels is not None:
-            labels = labels.to(self._state.device.name)
-        with self._state.sampling() as family:
-            samples = family.sample(draws, labels=labels).float().cpu()
+            labels = labels.to(self.state.device.name)
+        samples = family.sample(draws, labels=labels).float().cpu()
         return grid(to_uint8(samples), columns=columns)
 
-    def _beside(self, batch: Callable[[], Batch]) -> Image.Image:
+    def _beside(self, batch: Callable[[], Batch], family: Family[Any]) -> Image.Image:
         """Inputs, outputs and what they should be, a row for each."""
-        with self._state.sampling() as family:
-            parts = [part.float().cpu() for part in family.demonstrated(batch())]
-        return beside(parts)
-
-    def close(self) -> None:
-        pass
+        return beside([part.float().cpu() for part in family.demonstrated(batch())])
 
 
 def _demonstration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +15,13 @@ from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
 from faussaire.modality import Measurer
 from faussaire.observers import preview_count
+from faussaire.previews import Previewer
 from faussaire.report.captioned import captioned_grid
 from faussaire.report.pictures import grid, save_png, to_uint8
 
@@ -82,7 +83,7 @@ class Captions:
         return CaptionedModel(family, spec, examples, device)
 
 
-class Previews:
+class Previews(Previewer):
     """`samples/reals.png` at the start, then a grid with a caption above each row.
 
     A row begins with a real picture of its caption; the others are made of the same noise each time.
@@ -99,8 +100,8 @@ class Previews:
         holdout: float | None,
         seed: int,
     ) -> None:
-        self._state, self._run, self._seed = state, run, seed
-        self._shown = -1
+        super().__init__(state, run)
+        self._seed = seed
         rows = max(2, preview_count(state.family.spec, self.COLUMNS) // self.COLUMNS)
         train, held = material.split(holdout)[0]
         unseen = _spread(held, min(rows // 2, len(held)))
@@ -120,25 +121,16 @@ class Previews:
             some = _spread(np.arange(len(material)), min(count, len(material)))
             save_png(grid(np.asarray(material.images.pixels[some]), columns=8), reals)
 
-    def see(self, event: Event) -> None:
-        if not isinstance(event, PreviewDue) or event.examples == self._shown:
-            return
-        self._shown = event.examples
-        device = self._state.device.name
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        device = self.state.device.name
         draws = RowDraws.counted(self._seed, len(self._texts), device=device)
-        with self._state.sampling() as family:
-            made = to_uint8(family.sample(draws, labels=self._texts.to(device)).float().cpu())
+        made = to_uint8(family.sample(draws, labels=self._texts.to(device)).float().cpu())
         made = made.reshape(len(self._pictures), self.COLUMNS - 1, *made.shape[1:])
         rows = [
             np.concatenate([real[None], some])
             for real, some in zip(self._pictures, made, strict=True)
         ]
-        save_png(
-            captioned_grid(rows, self._captions), self._run.samples / f"{event.examples:012d}.png"
-        )
-
-    def close(self) -> None:
-        pass
+        save_png(captioned_grid(rows, self._captions), stem.with_suffix(".png"))
 
 
 def _spread(rows: np.ndarray, count: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family
 from faussaire.core.run import Run
 from faussaire.core.state import State
@@ -21,6 +21,7 @@ from faussaire.music.material import MusicMaterial, read_music
 from faussaire.music.midi import write_midi
 from faussaire.music.picture import sheet
 from faussaire.music.spec import Score
+from faussaire.previews import Previewer
 from faussaire.report.pictures import save_png
 
 if TYPE_CHECKING:
@@ -81,35 +82,27 @@ class Music:
         return MusicModel(family, spec, examples, device)
 
 
-class MusicPreviews:
+class MusicPreviews(Previewer):
     """`samples/reals.png` at the start, then phrases of the averaged weights: rolls and a MIDI file.
 
     The same noise each time. Without pretty_midi, which JSON does not need, there are pictures alone.
     """
 
     def __init__(self, state: State, run: Run, material: MusicMaterial, seed: int) -> None:
-        self._state, self._run, self._seed = state, run, seed
-        self._shown = -1
+        super().__init__(state, run)
+        self._seed = seed
         reals = run.samples / "reals.png"
         if not reals.exists():
             rows = np.linspace(0, len(material) - 1, min(_SHOWN, len(material))).astype(int)
             save_png(sheet(material.rolls[rows], material.spec), reals)
 
-    def see(self, event: Event) -> None:
-        if not isinstance(event, PreviewDue) or event.examples == self._shown:
-            return
-        self._shown = event.examples
-        draws = RowDraws.counted(self._seed, _SHOWN, device=self._state.device.name)
-        with self._state.sampling() as family:
-            rolls = family.sample(draws).cpu().numpy().astype(np.uint8)
-        score: Score = self._state.family.spec
-        stem = self._run.samples / f"{event.examples:012d}"
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        draws = RowDraws.counted(self._seed, _SHOWN, device=self.state.device.name)
+        rolls = family.sample(draws).cpu().numpy().astype(np.uint8)
+        score: Score = family.spec
         save_png(sheet(rolls, score), stem.with_suffix(".png"))
         if _has_pretty_midi():
             write_midi(stem.with_suffix(".mid"), rolls[0], score)
-
-    def close(self) -> None:
-        pass
 
 
 def _has_pretty_midi() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
 from faussaire.core.errors import UserError
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family, Pictures
 from faussaire.core.run import Run
 from faussaire.core.state import State
@@ -20,6 +20,7 @@ from faussaire.material import PictureMaterial, read_material
 from faussaire.modality import Measurer
 from faussaire.pretext.clips import ClipMaterial, read_clips
 from faussaire.pretext.exam import Exam, marked_sheet
+from faussaire.previews import Previewer
 from faussaire.report.pictures import grid, save_png
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Questions:
         return PretextModel(family, spec, examples, device)
 
 
-class QuestionPreviews:
+class QuestionPreviews(Previewer):
     """`samples/reals.png` at the start, then questions that were held out, framed by right and wrong."""
 
     def __init__(
@@ -128,9 +129,8 @@ class QuestionPreviews:
         material: PictureMaterial | ClipMaterial,
         holdout: float | None,
     ) -> None:
-        self._state, self._run = state, run
+        super().__init__(state, run)
         self._exam = Exam.of(material, holdout)
-        self._shown = -1
         reals = run.samples / "reals.png"
         if not reals.exists():
             clips = isinstance(material, ClipMaterial)
@@ -138,13 +138,6 @@ class QuestionPreviews:
             rows = np.linspace(0, len(images) - 1, min(_REALS, len(images))).astype(int)
             save_png(grid(np.asarray(images[rows]), columns=8), reals)
 
-    def see(self, event: Event) -> None:
-        if not isinstance(event, PreviewDue) or event.examples == self._shown:
-            return
-        self._shown = event.examples
-        with self._state.sampling() as family:
-            sheet = marked_sheet(family, self._state.device, self._exam)
-        save_png(sheet, self._run.samples / f"{event.examples:012d}.png")
-
-    def close(self) -> None:
-        pass
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        sheet = marked_sheet(family, self.state.device, self._exam)
+        save_png(sheet, stem.with_suffix(".png"))

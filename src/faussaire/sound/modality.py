@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,12 @@ from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
 from faussaire.modality import Measurer
+from faussaire.previews import Previewer
 from faussaire.report.pictures import save_png
 from faussaire.sound.material import SoundMaterial, read_sound
 from faussaire.sound.mel import sheet
@@ -81,15 +82,15 @@ class Sounds:
         return SoundModel(family, spec, examples, device)
 
 
-class SoundPreviews:
+class SoundPreviews(Previewer):
     """`samples/reals.png` at the start, then clips of the averaged weights: spectrograms and a WAV.
 
     The same noise each time, and each class in turn; the WAV has them one after the other.
     """
 
     def __init__(self, state: State, run: Run, material: SoundMaterial, seed: int) -> None:
-        self._state, self._run, self._seed = state, run, seed
-        self._shown = -1
+        super().__init__(state, run)
+        self._seed = seed
         reals = run.samples / "reals.png"
         if not reals.exists():
             rows = np.linspace(0, len(material) - 1, min(_SHOWN, len(material))).astype(int)
@@ -98,24 +99,16 @@ class SoundPreviews:
             write_wave(reals.with_suffix(".wav"), one_after_another(waves, material.spec.rate),
                        material.spec.rate)  # fmt: skip
 
-    def see(self, event: Event) -> None:
-        if not isinstance(event, PreviewDue) or event.examples == self._shown:
-            return
-        self._shown = event.examples
-        spec: Sound = self._state.family.spec
-        place = self._state.device.name
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        spec: Sound = family.spec
+        place = self.state.device.name
         labels = None
-        if getattr(self._state.family.config, "conditional", False):
+        if getattr(family.config, "conditional", False):
             labels = torch.arange(_SHOWN, device=place) % len(spec.classes)
         draws = RowDraws.counted(self._seed, _SHOWN, device=place)
-        with self._state.sampling() as family:
-            waves = family.sample(draws, labels=labels).float().cpu().numpy()
-        stem = self._run.samples / f"{event.examples:012d}"
+        waves = family.sample(draws, labels=labels).float().cpu().numpy()
         save_png(sheet(waves, spec.rate), stem.with_suffix(".png"))
         write_wave(stem.with_suffix(".wav"), one_after_another(waves, spec.rate), spec.rate)
-
-    def close(self) -> None:
-        pass
 
 
 def one_after_another(waves: np.ndarray, rate: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family
 from faussaire.core.files import replace_file
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
 from faussaire.modality import Measurer
+from faussaire.previews import Previewer
 from faussaire.tables.material import TableMaterial, read_material
 from faussaire.tables.spec import TableSpec
 
@@ -81,35 +82,26 @@ class Tables:
         return TableModel(family, spec, examples, device)
 
 
-class Previews:
+class Previews(Previewer):
     """`samples/reals.txt` at the start, then rows that the averaged weights make, of the same draws."""
 
     def __init__(self, state: State, run: Run, material: TableMaterial, seed: int) -> None:
-        self._state, self._run, self._seed = state, run, seed
-        self._shown = -1
+        super().__init__(state, run)
+        self._seed = seed
         reals = run.samples / "reals.txt"
         if not reals.exists():
             count = min(_SHOWN, len(material))
             rows = np.linspace(0, len(material) - 1, count).astype(int)
             frame = material.frame
             texts = [[cells.values[code] for code in cells.codes[rows]] for cells in frame.columns]
-            self._write("reals", frame.names, texts)
+            replace_file(reals, aligned(frame.names, texts))
 
-    def see(self, event: Event) -> None:
-        if isinstance(event, PreviewDue) and event.examples != self._shown:
-            self._shown = event.examples
-            draws = RowDraws.counted(self._seed, _SHOWN, device=self._state.device.name)
-            with self._state.sampling() as family:
-                rows = family.sample(draws).float().cpu().numpy()
-                spec: TableSpec = family.spec
-            names = [column.name for column in spec.columns]
-            self._write(f"{event.examples:012d}", names, spec.decode(rows))
-
-    def _write(self, name: str, names: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
-        replace_file(self._run.samples / f"{name}.txt", aligned(names, texts))
-
-    def close(self) -> None:
-        pass
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        draws = RowDraws.counted(self._seed, _SHOWN, device=self.state.device.name)
+        rows = family.sample(draws).float().cpu().numpy()
+        spec: TableSpec = family.spec
+        names = [column.name for column in spec.columns]
+        replace_file(stem.with_suffix(".txt"), aligned(names, spec.decode(rows)))
 
 
 def aligned(names: Sequence[str], texts: Sequence[Sequence[str]]) -> str:

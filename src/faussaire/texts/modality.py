@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,13 @@ from faussaire.core.batch import RowDraws
 from faussaire.core.checkpoint import Checkpoints
 from faussaire.core.config import Settings
 from faussaire.core.device import Device
-from faussaire.core.events import Event, PreviewDue
 from faussaire.core.family import Family
 from faussaire.core.files import replace_file
 from faussaire.core.run import Run
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
 from faussaire.modality import Measurer
+from faussaire.previews import Previewer
 from faussaire.texts.corpus import Corpus
 from faussaire.texts.tokens import TextSpec
 
@@ -79,27 +80,23 @@ class Texts:
         return TextModel(family, spec, examples, device)
 
 
-class Previews:
+class Previews(Previewer):
     """`samples/reals.txt` at the start, then what the averaged weights write, of the same draws."""
 
     def __init__(self, state: State, run: Run, material: Corpus, seed: int) -> None:
-        self._state, self._run, self._seed = state, run, seed
-        self._shown = -1
+        super().__init__(state, run)
+        self._seed = seed
         reals = run.samples / "reals.txt"
         if not reals.exists():
             rows = np.linspace(0, len(material) - 1, min(_SHOWN, len(material))).astype(int)
-            self._write("reals", material.spec.decode(material.tokens[rows]))
+            _write(reals, material.spec.decode(material.tokens[rows]))
 
-    def see(self, event: Event) -> None:
-        if isinstance(event, PreviewDue) and event.examples != self._shown:
-            self._shown = event.examples
-            draws = RowDraws.counted(self._seed, _SHOWN, device=self._state.device.name)
-            with torch.no_grad(), self._state.sampling() as family:
-                tokens = family.sample(draws).cpu()
-            self._write(f"{event.examples:012d}", family.spec.decode(tokens))
+    def leave(self, family: Family[Any], stem: Path) -> None:
+        draws = RowDraws.counted(self._seed, _SHOWN, device=self.state.device.name)
+        with torch.no_grad():
+            tokens = family.sample(draws).cpu()
+        _write(stem.with_suffix(".txt"), family.spec.decode(tokens))
 
-    def _write(self, name: str, sentences: list[str]) -> None:
-        replace_file(self._run.samples / f"{name}.txt", "\n".join(sentences) + "\n")
 
-    def close(self) -> None:
-        pass
+def _write(path: Path, sentences: list[str]) -> None:
+    replace_file(path, "\n".join(sentences) + "\n")
