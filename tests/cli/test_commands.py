@@ -359,7 +359,7 @@ def test_check_and_info_import_no_torch(run, photos):
 
 
 def test_completion_knows_families_and_flags(capsys):
-    main(["completion", "words", "train", "d"])
+    main(["completion", "words", "train", "dc"])
     assert capsys.readouterr().out.split() == ["dcgan"]
     main(["completion", "words", "train", "dcgan", "photos", "--max"])
     assert capsys.readouterr().out.split() == ["--max-width"]

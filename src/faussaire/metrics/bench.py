@@ -33,6 +33,7 @@ from faussaire.metrics.ms_ssim import MsSsimPairs
 from faussaire.metrics.neighbours import knn_radii, nearest, prdc, reaches
 from faussaire.metrics.perceptual import PerceptualDistance
 from faussaire.metrics.pictures import PictureSet, Samples, require_alike, shuffled_rows
+from faussaire.metrics.squeezenet import LEAST_SIDE
 from faussaire.metrics.survey import (
     Survey,
     Watcher,
@@ -613,6 +614,13 @@ def _needs_generator(bench: Bench) -> None:
         raise UserError(
             "The path length needs a latent space, and this family has none.",
             "Leave ppl out of --metrics.",
+        )
+    height, width, _ = bench.fakes.shape
+    if min(height, width) < LEAST_SIDE:
+        raise UserError(
+            f"The path length looks at pictures through SqueezeNet, which sees nothing in {width}x{height} "
+            "pixels.",
+            f"Leave ppl out of --metrics; from {LEAST_SIDE} pixels a side on it can be measured.",
         )
     bench.perceptual  # noqa: B018  (a missing weight file is told now)
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE = 224  # pixels a side
+LEAST_SIDE = 21  # pixels, of which the third pooling leaves one
 FEATURES = 512
 CLASSES = 1000
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's RGB in [0, 1]
@@ -92,7 +93,7 @@ class SqueezeNet(nn.Module):
         rectified class maps, as the network was trained: none is negative.
 
         Args:
-            x: (N, 3, H, W) RGB in [0, 1], minus MEAN, over DEVIATION; H and W from 21, 224 as trained.
+            x: (N, 3, H, W) RGB in [0, 1], minus MEAN, over DEVIATION; H and W from LEAST_SIDE, 224 as trained.
         """
         maps = self.features(x)
         logits = None if self.classifier is None else F.relu(self.classifier(maps)).mean((2, 3))
