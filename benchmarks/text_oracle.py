@@ -144,7 +144,9 @@ class Bench:
                 )
         if arguments.begin:
             for name, weights in torch.load(arguments.begin, weights_only=True).items():
-                if name == "generator" or not arguments.critic:  # a critic that is taught begins anew
+                if (
+                    name == "generator" or not arguments.critic
+                ):  # a critic that is taught begins anew
                     state.family.nets[name].load_state_dict(weights)
             self.tell("as kept")
         going = arguments.critic > 0 and hasattr(state.family.config, "critic_share")

@@ -119,7 +119,7 @@ def test_mistakes_are_told_in_sentences(
 
 
 def test_completion_knows_the_command(capsys) -> None:
-    main(["completion", "words", "tune", "d"])
+    main(["completion", "words", "tune", "dc"])
     assert capsys.readouterr().out.split() == ["dcgan"]
     main(["completion", "words", "tune", "dcgan", "digits", "--fo"])
     assert set(capsys.readouterr().out.split()) == {"--for", "--for-each"}

@@ -618,8 +618,8 @@ def _needs_generator(bench: Bench) -> None:
     height, width, _ = bench.fakes.shape
     if min(height, width) < LEAST_SIDE:
         raise UserError(
-            f"The path length looks at pictures through SqueezeNet, which sees nothing in {width}x{height} "
-            "pixels.",
+            "The path length looks at pictures through SqueezeNet, which sees nothing in "
+            f"{width}x{height} pixels.",
             f"Leave ppl out of --metrics; from {LEAST_SIDE} pixels a side on it can be measured.",
         )
     bench.perceptual  # noqa: B018  (a missing weight file is told now)

@@ -93,7 +93,8 @@ class SqueezeNet(nn.Module):
         rectified class maps, as the network was trained: none is negative.
 
         Args:
-            x: (N, 3, H, W) RGB in [0, 1], minus MEAN, over DEVIATION; H and W from LEAST_SIDE, 224 as trained.
+            x: (N, 3, H, W) RGB in [0, 1], minus MEAN, over DEVIATION; H and W from LEAST_SIDE; it was
+                trained with 224.
         """
         maps = self.features(x)
         logits = None if self.classifier is None else F.relu(self.classifier(maps)).mean((2, 3))
