@@ -35,6 +35,7 @@ class Autoencoder(Family[ConfigT]):
 
     averaged = ("encoder", "decoder")
     rebuilds = True
+    panels = ("real", "rebuilt")
     likelihood: ClassVar[bool] = False
     """Whether `costs` are nats of a likelihood of the picture itself, so that their sum is -ELBO."""
 

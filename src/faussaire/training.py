@@ -235,7 +235,10 @@ def _train(
             )
         target = getattr(settings.data, "target", None)
         described = shop.material.describe(settings.source, target)
-        run.write("data.json", {"modality": shop.kind.modality, **described})
+        shown: dict[str, Any] = {"modality": shop.kind.modality}
+        if shop.kind.panels:
+            shown |= {"panels": shop.kind.panels, "rebuilds": shop.kind.rebuilds}
+        run.write("data.json", {**shown, **described})
         run.write_config(settings.flat())
     audience = Audience()
     plan = shop.plan(total)

@@ -31,6 +31,7 @@ class Translator(ImageGAN[ConfigT]):
     """
 
     applies = True
+    panels = ("input", "output", "what it should be")
     beside: ClassVar[bool] = True
     """Whether the discriminator sees what a picture was made from."""
 

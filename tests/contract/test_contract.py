@@ -23,7 +23,7 @@ from cases import (
 )
 
 from faussaire.core.average import decay
-from faussaire.core.batch import RowDraws
+from faussaire.core.batch import Batch, BatchDraws, RowDraws
 from faussaire.core.checkpoint import Checkpoints, load_checkpoint
 from faussaire.core.device import Device, has_compiler
 from faussaire.core.distributed import World
@@ -347,6 +347,12 @@ def test_picture_families_take_any_shape(case, spec):
     assert samples.shape == (2, channels, spec.height, spec.width)
     assert samples.dtype == torch.float32
     assert samples.abs().max() <= 1.0
+    if state.family.panels:
+        fields = {name: CPU.put(field[:2]) for name, field in case.table(spec).items()}
+        batch = Batch(fields, BatchDraws(0, total=2, rows=slice(0, 2), device="cpu"), 2)
+        with torch.no_grad():
+            parts = state.sampler().demonstrated(batch)
+        assert len(parts) == len(state.family.panels)
 
 
 @pytest.mark.slow

@@ -154,6 +154,23 @@ def test_report_of_a_run_without_pictures(tmp_path: Path) -> None:
     assert "faussaire film" not in page
 
 
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        ({"panels": ["grey", "coloured", "real"]}, "From left to right: grey, coloured and real."),
+        ({"panels": ["real", "rebuilt"], "rebuilds": True}, "in pairs: real and rebuilt."),
+        ({"modality": "pretext"}, "The same questions each time"),
+    ],
+)
+def test_what_previews_show_is_said(tmp_path: Path, data: dict[str, object], says: str) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "data.json").write_text(json.dumps(data))
+    page = write_report(run).read_text()
+    check(page)
+    assert says in page
+    assert ("hidden vector" in page) == (data.get("rebuilds", False))
+
+
 def test_report_of_a_crashed_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", outcome="")
     with (run / "events.jsonl").open("a") as file:

@@ -87,6 +87,7 @@ class Family(Generic[ConfigT]):
         sources: `one` set of pictures, `pair`s of an input and a picture, or `two` sets.
         applies: whether it makes pictures from pictures (`apply`) rather than from noise (`sample`).
         faithful: whether what it makes of a picture shows the same, so that grey has to stay grey.
+        panels: what `demonstrated` gives, a name for each, from left to right.
         tiles: whether large pictures may be gone through in tiles; else they are seen whole, unless the
             user asks for tiles.
         stylises: whether `apply` gives pictures the manner of paintings, which it is told by `styled`.
@@ -118,6 +119,7 @@ class Family(Generic[ConfigT]):
     least_side: ClassVar[int] = 1
     sources: ClassVar[Literal["one", "pair", "two"]] = "one"
     applies: ClassVar[bool] = False
+    panels: ClassVar[tuple[str, ...]] = ()
     faithful: ClassVar[bool] = False
     tiles: ClassVar[bool] = True
     stylises: ClassVar[bool] = False
@@ -415,7 +417,7 @@ class Family(Generic[ConfigT]):
         raise NotImplementedError
 
     def demonstrated(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Pictures to be looked at side by side: inputs, outputs, and what they should be.
+        """Pictures to be looked at side by side, in the order of `panels`.
 
         Each (N, C, H, W) in [-1, 1], of any sizes and channels. For families that `applies`.
         """

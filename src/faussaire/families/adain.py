@@ -219,6 +219,7 @@ class AdaIN(Family[AdaINConfig]):
     Config = AdaINConfig
     sources = "two"
     applies = True
+    panels = ("photograph", "painting", "the one in the manner of the other")
     adversarial = False
     averaged = ("decoder",)
     stylises = True

@@ -105,6 +105,7 @@ class Colorize(Translator[ColorizeConfig]):
     """Colour for grey pictures of any size; trained on colour pictures from 16x16 up."""
 
     Config = ColorizeConfig
+    panels = ("grey", "coloured", "real")
     least_side = 16
     beside = False  # L is a channel of what the discriminator sees
     tiles = False  # colours of one picture must agree

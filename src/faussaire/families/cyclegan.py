@@ -159,6 +159,10 @@ class CycleGAN(Family[CycleGANConfig]):
     Config = CycleGANConfig
     sources = "two"
     applies = True
+    panels = (
+        *("the first kind", "translated", "turned back"),
+        *("the second kind", "translated", "turned back"),
+    )
     averaged = ("generator", "inverse")
     least_side = 16
     training: ClassVar = {"batch": 4, "margin": 0.1171875}

@@ -258,6 +258,7 @@ class E4E(Family[E4EConfig]):
 
     Config = E4EConfig
     applies = True
+    panels = ("picture", "what the generator makes of its code")
     adversarial = False
     averaged = ("encoder",)
     tiles = False

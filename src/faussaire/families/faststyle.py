@@ -221,6 +221,7 @@ class FastStyle(Family[FastStyleConfig]):
 
     Config = FastStyleConfig
     applies = True
+    panels = ("photograph", "what becomes of it")
     adversarial = False
     averaged = ("transformer",)
     tiles = False  # instance normalisation sees whole pictures: tiles would differ in tone

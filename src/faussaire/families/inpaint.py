@@ -316,6 +316,7 @@ class Inpaint(Translator[InpaintConfig]):
     """Holes of pictures of any size are filled; trained on whole ones from 16x16 up."""
 
     Config = InpaintConfig
+    panels = ("with a hole", "filled", "whole")
     least_side = 16
     fills = True
     training: ClassVar = {"batch": 8, "margin": 0.1171875}

@@ -350,6 +350,7 @@ class SuperRes(Translator[SuperResConfig]):
     """SRResNet or RRDB, on pictures that they enlarge by two or four."""
 
     Config = SuperResConfig
+    panels = ("enlarged by bicubic interpolation", "by the network", "real")
     beside = False
     faithful = True
     least_side = 16

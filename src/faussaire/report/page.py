@@ -144,6 +144,8 @@ def render(run: Path, now: float | None = None) -> str:
         made=_excerpt(_newest(run), problems),
         real=_excerpt(run / "samples" / "reals", problems),
         modality=modality,
+        panels=_listed(_strings(data.get("panels"))),
+        rebuilds=bool(data.get("rebuilds")),
         curves=_curves(history),
         verdicts=told_verdicts(history, config),
         vitals=vital_charts(history.vitals, _marks(history)),
@@ -493,6 +495,7 @@ _DATA_WORDS = {
     "channels": "Colours",
     "key": "Fingerprint",
 }
+_TOLD_ELSEWHERE = ("warnings", "left_out", "class_counts", "modality", "panels", "rebuilds")
 _CHANNELS = {1: "grey", 2: "grey with transparency", 3: "colour", 4: "colour with transparency"}
 
 
@@ -500,12 +503,7 @@ def _data_facts(data: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Facts of data.json by the words of people; what has no word of its own keeps its name."""
     shown: dict[str, Any] = {}
     for key, value in data.items():
-        if key in ("warnings", "left_out", "class_counts", "modality") or value in (
-            None,
-            "",
-            [],
-            {},
-        ):
+        if key in _TOLD_ELSEWHERE or value in (None, "", [], {}):
             continue
         if key == "classes" and isinstance(value, list | tuple):
             shown["Classes"] = len(value)
@@ -547,6 +545,11 @@ def _left_out(data: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _strings(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list | tuple) else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Words as a sentence lists them: `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def _rows(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
