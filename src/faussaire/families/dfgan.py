@@ -28,6 +28,9 @@ Where this goes beyond the paper or leaves it:
   AttnGAN's encoder.
 - Any resolution from 16 up, non-square too; the paper has 256.
 - Averaged weights make the samples.
+- The last convolution is the picture, without the paper's tanh: nothing is normalised here, and on
+  pictures with a white ground the generator was at tanh's end after fifty steps, all white, where no
+  gradient leads back from. Samples are clamped to [-1, 1].
 - The rates are those of the paper in `--preset paper`; small networks and short runs take twice as much.
 
 Written from the paper alone.
@@ -143,7 +146,7 @@ class UpBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """Noise (N, latent) and sentences (N, D) to pictures (N, C, H, W) in [-1, 1]."""
+    """Noise (N, latent) and sentences (N, D) to pictures (N, C, H, W), about within [-1, 1]."""
 
     def __init__(self, config: DFGANConfig, spec: Captioned) -> None:
         super().__init__()
@@ -164,7 +167,7 @@ class Generator(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x, condition)
-        return cut(self.paint(F.leaky_relu(x, 0.2)).tanh(), self.size)
+        return cut(self.paint(F.leaky_relu(x, 0.2)), self.size)
 
 
 class DownBlock(nn.Module):
