@@ -25,6 +25,7 @@ from faussaire.captions.reading import read_captions
 from faussaire.captions.spec import CaptionData, Captioned, normalised
 from faussaire.captions.stream import CaptionStream
 from faussaire.core.batch import Batch, BatchDraws, RowDraws
+from faussaire.core.clock import Clock
 from faussaire.core.config import resolve
 from faussaire.core.distributed import World
 from faussaire.core.errors import UserError
@@ -399,6 +400,22 @@ def test_the_divergence_is_that_of_normal_distributions():
     other = torch.distributions.Normal(torch.zeros(3), torch.ones(3))
     expected = torch.distributions.kl_divergence(one, other).mean()
     torch.testing.assert_close(divergence(mean, log_variance), expected)
+
+
+def test_a_dfgan_that_paints_all_white_can_still_learn():
+    """Nothing is normalised in it, so with tanh at its end there would be no way back from white."""
+    [case] = [case for case in CAPTIONED if case.name == "dfgan"]
+    state = build(case, total=1000)
+    generator = state.family.nets["generator"]
+    with torch.no_grad():
+        generator.paint.bias.fill_(20.0)
+    fields = {name: torch.from_numpy(field[:4]) for name, field in captioned().items()}
+    fields["wrong"] = fields["captions"].flip(0)
+    batch = Batch(fields, BatchDraws(0, total=4, rows=slice(0, 4), device="cpu"), 4)
+    clock = Clock(examples=500, rounds=0, total=1000, stage="adversarial")
+    assert state.family.sample(RowDraws.counted(0, 2), labels=fields["captions"][:2]).min() == 1.0
+    sum(state.family.generator_loss(batch, clock).values()).backward()
+    assert generator.paint.bias.grad.abs().max() > 1e-6
 
 
 def test_stackgans_samples_are_enlarged_sketches_until_it_refines():
