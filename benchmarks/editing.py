@@ -305,7 +305,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--tune-steps", type=int, default=350)
     parser.add_argument("--inverted", type=int, default=16)
-    parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--count", type=int, default=8000)
     parser.add_argument("--lessons", type=int, default=300)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
