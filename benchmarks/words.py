@@ -137,7 +137,7 @@ def main() -> None:
             width=settings["width"],
             latent=settings["latent"],
             seed=options.seed,
-            **SHARED,
+            **{key: settings[key] for key in SHARED},
         )
         print(f"dcgan: {game:,} examples, {time.monotonic() - began:.0f} s", flush=True)
         for figure in faussaire.evaluate(baseline.path, metrics="fid", count=options.count).figures:
