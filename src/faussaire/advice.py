@@ -134,6 +134,36 @@ def advise(facts: Facts) -> Advice:
     return found
 
 
+OTHERS = {
+    "tables": Advice(
+        "tvae",
+        None,
+        None,
+        reasons=[
+            "On census rows who learnt from tvae's told incomes as well as from ctgan's or better, after "
+            "a quarter of the time (benchmarks/tables.txt)."
+        ],
+        others=[("ctgan", "to ask for rows of a kind: sample --where 'job=nurse'")],
+    ),
+    "texts": Advice(
+        "lm",
+        None,
+        None,
+        reasons=[
+            "Maximum likelihood, with a temperature: no GAN of texts here is both better and more varied "
+            "(benchmarks/text_oracle.txt)."
+        ],
+        others=[
+            ("relgan", "to see what an adversary adds: it begins as lm does"),
+            ("seqgan", "the same by rewards, slowly"),
+        ],
+    ),
+    "music": Advice("musegan", None, None, reasons=["Bars of several tracks, from MIDI."]),
+    "sound": Advice("wavegan", None, None, reasons=["Clips of up to a few seconds, as waves."]),
+}
+"""What to train on what is not pictures, by `Family.modality`: there is less to choose from."""
+
+
 def _resolution(facts: Facts) -> tuple[int, int] | None:
     """The run's own choice on a CPU; on a GPU the largest power of two that data and time allow."""
     height, width = facts.resolution

@@ -10,17 +10,20 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from faussaire.advice import Advice, Facts, advise
+from faussaire.advice import OTHERS, Advice, Facts, advise
 from faussaire.cli.console import Reading, memory, out, parse, print_json
 from faussaire.core.config import Duration, Resolution
 from faussaire.core.quantity import format_count, format_duration
 from faussaire.data.check import Check, check
 from faussaire.data.sources import open_source
+from faussaire.kinds import for_pictures, kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Look at data and machine, play a few rounds, and say what to type.
+
+    For pictures, tables, texts, MIDI files and recordings.
 
     Attributes:
         source: a folder, archive, array, table, hf:owner/name or `digits`.
@@ -40,10 +43,19 @@ class Options:
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     json: bool = False
 
+    def of_pictures(self) -> list[str]:
+        """Flags given that only pictures understand."""
+        usual = Options(source=self.source)
+        names = ("resolution", "classes", "labels")
+        return [f"--{name}" for name in names if getattr(self, name) != getattr(usual, name)]
+
 
 def run(arguments: list[str]) -> int:
     """Advise; exit code 1 where nothing can be trained on."""
     options = parse("advise", Options, arguments)
+    kind = kind_of(options.source)
+    if kind != "pictures":
+        return _others(options, kind)
     reading = Reading()
     with open_source(options.source, classes=options.classes, labels=options.labels) as source:
         report = check(source, options.resolution, progress=reading)
@@ -78,6 +90,62 @@ def run(arguments: list[str]) -> int:
     out.print(
         f"time     {speed['per_second']:,.0f} pictures a second here: {format_count(examples)} in "
         f"{format_duration(facts.seconds)}, {format_count(examples / report.usable)} times the data"
+    )
+    for other, when in advice.others:
+        out.print(f"or       {other}: {when}", markup=False)
+    out.print(f"\n{command}", markup=False)
+    return 0
+
+
+def _others(options: Options, kind: str) -> int:
+    """Advice on data that are not pictures: fewer families, and no sizes to choose."""
+    from faussaire.core.config import resolve
+    from faussaire.families import load_family
+    from faussaire.training import layers
+    from faussaire.workshop import DEFAULT_EXAMPLES, Workshop, available_memory
+
+    for_pictures(options.source, kind, options.of_pictures())
+    advice = OTHERS[kind]
+    config = load_family(advice.family).Config
+    below = layers(advice.family, {})
+    settings = resolve(advice.family, options.source, config, *below, {"device": options.device})
+    reading = Reading()
+    shop = Workshop.open(settings, progress=reading)
+    reading.close()
+    forecast = shop.measure().forecast
+    words = ["faussaire", "train", advice.family, options.source]
+    words += ["--device", options.device] if options.device != "auto" else []
+    if options.duration is None:
+        examples = settings.training.examples or DEFAULT_EXAMPLES
+        seconds = forecast.time(examples)
+    else:
+        examples, seconds = forecast.examples(options.duration), options.duration
+        words += ["--for", format_duration(seconds).replace(" ", "")]
+    command = shlex.join(words)
+    if options.json:
+        print_json(
+            {
+                "kind": kind,
+                "facts": shop.material.facts(),
+                "advice": {"family": advice.family, "reasons": advice.reasons},
+                "others": dict(advice.others),
+                "examples_per_second": round(examples / seconds, 1),
+                "examples": examples,
+                "seconds": round(seconds, 1),
+                "command": command,
+            }
+        )
+        return 0
+    out.print(f"data     {shop.material.told()}", markup=False)
+    for warning in shop.material.warnings:
+        out.print(f"         note: {warning}", markup=False)
+    out.print(f"machine  {shop.device.describe()}, {memory(available_memory())} free")
+    out.print(f"advice   {advice.family}", style="bold")
+    for reason in advice.reasons:
+        out.print(f"         {reason}", markup=False)
+    out.print(
+        f"time     {examples / seconds:,.0f} examples a second here: {format_count(examples)} in "
+        f"{format_duration(seconds)}, {format_count(examples / len(shop.material))} times the data"
     )
     for other, when in advice.others:
         out.print(f"or       {other}: {when}", markup=False)

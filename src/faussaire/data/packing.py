@@ -103,6 +103,10 @@ class Packed:
         """(K,) int64."""
         return np.diff(self.starts)
 
+    def missed(self) -> str:
+        """How many files were left out, to end a line with; empty where none was."""
+        return f", {len(self.left_out):,} left out" if self.left_out else ""
+
 
 def find_files(source: str, extensions: Sequence[str], what: str) -> list[tuple[str, Path]]:
     """The files of these kinds in a folder, nested at will, sorted; or the one file that is named.

@@ -162,7 +162,7 @@ class CTGAN(Family[CTGANConfig]):
     conditions = True
     averaged = ("generator",)
     half_life = 20_000.0
-    training: ClassVar = {"batch": 500, "precision": "float32"}
+    training: ClassVar = {"batch": 500, "precision": "float32", "examples": 2_500_000}
     presets: ClassVar = {"paper": {"half_life": 1}}
     sizes: ClassVar = {
         "tiny": {"width": 64, "critic_width": 64, "latent": 32},

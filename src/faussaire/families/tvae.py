@@ -115,7 +115,7 @@ class TVAE(Family[TVAEConfig]):
     averaged = ("decoder",)
     half_life = 20_000.0
     adversarial = False
-    training: ClassVar = {"batch": 500, "precision": "float32"}
+    training: ClassVar = {"batch": 500, "precision": "float32", "examples": 2_500_000}
     presets: ClassVar = {"paper": {"half_life": 1}}
     sizes: ClassVar = {
         "tiny": {"width": 32, "latent": 16},

@@ -182,7 +182,7 @@ class MusicMaterial:
         return (
             f"{len(self):,} phrases of {spec.bars} bars of {spec.steps} steps from "
             f"{len(self.packed):,} pieces, {len(spec.tracks)} tracks ({', '.join(spec.tracks)}) of "
-            f"{spec.pitches} pitches from {spec.lowest}, {len(self.packed.left_out)} left out"
+            f"{spec.pitches} pitches from {spec.lowest}{self.packed.missed()}"
         )
 
 

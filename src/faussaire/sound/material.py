@@ -189,10 +189,10 @@ class SoundMaterial:
 
     def told(self) -> str:
         """What a rehearsal tells people, in a line."""
+        classes = f" of {len(self.spec.classes)} classes" if self.spec.classes else ""
         return (
             f"{len(self):,} clips of {self.spec.length} samples at {self.spec.rate} Hz from "
-            f"{len(self.packed):,} recordings, {len(self.spec.classes)} classes, "
-            f"{len(self.packed.left_out)} left out"
+            f"{len(self.packed):,} recordings{classes}{self.packed.missed()}"
         )
 
 
