@@ -140,8 +140,8 @@ OTHERS = {
         None,
         None,
         reasons=[
-            "On census rows who learnt from tvae's told incomes as well as from ctgan's or better, after "
-            "a quarter of the time (benchmarks/tables.txt)."
+            "On census rows who learnt from tvae's told incomes as well as from ctgan's or better, "
+            "after a quarter of the time (benchmarks/tables.txt)."
         ],
         others=[("ctgan", "to ask for rows of a kind: sample --where 'job=nurse'")],
     ),
@@ -150,8 +150,8 @@ OTHERS = {
         None,
         None,
         reasons=[
-            "Maximum likelihood, with a temperature: no GAN of texts here is both better and more varied "
-            "(benchmarks/text_oracle.txt)."
+            "Maximum likelihood, with a temperature: no GAN of texts here is both better and more "
+            "varied (benchmarks/text_oracle.txt)."
         ],
         others=[
             ("relgan", "to see what an adversary adds: it begins as lm does"),
