@@ -414,7 +414,7 @@ def test_a_dfgan_that_paints_all_white_can_still_learn():
     batch = Batch(fields, BatchDraws(0, total=4, rows=slice(0, 4), device="cpu"), 4)
     clock = Clock(examples=500, rounds=0, total=1000, stage="adversarial")
     assert state.family.sample(RowDraws.counted(0, 2), labels=fields["captions"][:2]).min() == 1.0
-    sum(state.family.generator_loss(batch, clock).values()).backward()
+    torch.stack([*state.family.generator_loss(batch, clock).values()]).sum().backward()
     assert generator.paint.bias.grad.abs().max() > 1e-6
 
 
