@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -68,8 +69,30 @@ def test_the_closed_form_is_what_layers_change_most_by(stylegan2, dcgan):
     assert torch.allclose(
         project(z[:, :, None, None]).flatten(1), z @ dcgan.affines()[0].T, atol=1e-5
     )
-    layer = stylegan2.nets["synthesis"].layers[1].convolution.affine
-    assert torch.allclose(layer(z) - 1.0, z @ stylegan2.affines()[1].T, atol=1e-5)
+    # stylegan2's is, but for what demodulation undoes.
+    convolution = stylegan2.nets["synthesis"].layers[1].convolution
+    styles = convolution.affine(stylegan2.nets["mapping"].mean[None])
+    change = stylegan2.affines()[1]
+    assert (styles @ change).abs().max() < 1e-4 * styles.norm()
+    apart = convolution.affine(z) - convolution.affine.bias - z @ change.T
+    along = (apart @ styles.T) @ styles / styles.square().sum()
+    assert torch.allclose(apart, along, atol=1e-5)
+    rgb = stylegan2.nets["synthesis"].to_rgb[-1].convolution.affine
+    assert torch.allclose(rgb(z) - 1.0, z @ stylegan2.affines()[-1].T, atol=1e-5)
+
+
+def test_demodulation_undoes_a_common_factor_of_styles(stylegan2):
+    """Which is why SeFa must not count it."""
+    convolution = copy.deepcopy(stylegan2.nets["synthesis"].layers[1].convolution)
+    x = torch.randn(1, convolution.weight.shape[0 if convolution.grow else 1], 4, 4)
+    made = []
+    for factor in (1.0, 3.0):
+        with torch.no_grad():
+            convolution.affine.weight.zero_()
+            convolution.affine.bias.copy_(factor * torch.linspace(0.5, 1.5, x.shape[1]))
+            y, scale = convolution(x, torch.zeros(1, convolution.affine.weight.shape[1]))
+        made.append(y * scale[:, :, None, None])
+    torch.testing.assert_close(made[0], made[1], rtol=1e-4, atol=1e-5)
 
 
 def test_layers_are_chosen(stylegan2):

@@ -603,9 +603,24 @@ class StyleGAN2(ImageGAN[StyleGAN2Config]):
         return synthesis.noise_sizes if self.config.noise else []
 
     def affines(self) -> list[Tensor]:
-        """The maps from w to the styles of each convolution, and of the last layer's RGB."""
-        synthesis = self.nets["synthesis"]
+        """What w changes in the styles of each convolution, and of the last layer's RGB.
+
+        A factor that all styles of a layer share is undone by demodulation (equation 3). So what its
+        map has along the styles of the mean w is no change of the picture, and is left out: in
+        trained models it is what the map has most of.
+        """
+        mapping, synthesis = self.nets["mapping"], self.nets["synthesis"]
+        assert isinstance(mapping, LatentMapping)
         assert isinstance(synthesis, Synthesis)
-        layers = [*synthesis.layers, synthesis.to_rgb[-1]]
-        maps = [layer.convolution.affine for layer in layers]  # pyright: ignore
-        return [each.weight.detach() * each.scale for each in maps]  # pyright: ignore
+        found = []
+        for layer in (*synthesis.layers, synthesis.to_rgb[-1]):
+            convolution = layer.convolution
+            assert isinstance(convolution, ModulatedConv2d)
+            affine = convolution.affine
+            change = affine.weight.detach() * affine.scale
+            if convolution.demodulate:
+                with torch.no_grad():
+                    usual = F.normalize(affine(mapping.mean[None])[0], dim=0)
+                change = change - torch.outer(usual, usual @ change)
+            found.append(change)
+        return found

@@ -10,7 +10,8 @@ Three ways to find them:
   here it is the picture itself, averaged to at most 16 pixels a side, which every family has.
 - Closed form: Closed-Form Factorization of Latent Semantics in GANs (SeFa). Shen, Zhou. 2020. arXiv
   2007.06600: what the first linear map A of the latent changes most, argmax |A n|^2 over unit n: the
-  eigenvectors of A^T A, all layers' A stacked where each has its own.
+  eigenvectors of A^T A, all layers' A stacked where each has its own. Of StyleGAN2's A that part is left
+  out which its demodulation undoes (`StyleGAN2.affines`); the paper keeps it.
 - From labels: Interpreting the Latent Space of GANs for Semantic Face Editing (InterFaceGAN). Shen, Gu,
   Tang, Zhou. 2020. arXiv 2005.09635: the normal of a linear SVM's hyperplane between codes with and
   without something. Of samples that a classifier scored, those at both ends are taken, 70 % of them to
