@@ -93,6 +93,9 @@ def test_a_table_is_checked_advised_on_and_trained_as_advised(tmp_path: Path) ->
     assert "is a table" in err
     _, err = faussaire("check", source, "--fit", "pad", expect=2)
     assert "--fit is for pictures" in err
+    _, err = faussaire("train", "dcgan", source, expect=2)
+    assert "has no column that names files" in err
+    assert f"Is it a table? `faussaire train tvae {source}`." in " ".join(err.split())
 
 
 def test_texts_music_and_pictures_are_told_apart(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from faussaire.advice import OTHERS
 from faussaire.core.errors import UserError
 from faussaire.data.decode import EXTENSIONS as IMAGES
 from faussaire.data.labels import FILE_COLUMNS, find_column
@@ -22,6 +24,7 @@ from faussaire.sound.waves import EXTENSIONS as SOUND
 _ENOUGH = 10_000
 """Files of a folder that are looked at."""
 _TABLES = (".csv", ".tsv")
+_NOUNS = {"tables": "a table", "texts": "text", "music": "music", "sound": "recordings"}
 
 
 def kind_of(source: str) -> str:
@@ -50,11 +53,25 @@ def for_pictures(source: str, kind: str, flags: Sequence[str]) -> None:
         UserError: `flags` holds one.
     """
     if flags:
-        nouns = {"tables": "a table", "texts": "text", "music": "music", "sound": "recordings"}
         raise UserError(
-            f"{flags[0]} is for pictures, and '{source}' is {nouns[kind]}.",
+            f"{flags[0]} is for pictures, and '{source}' is {_NOUNS[kind]}.",
             "Leave it out; `faussaire train FAMILY --help` lists what can be said of such data.",
         )
+
+
+def another_kind(error: UserError, source: str, modality: str) -> UserError:
+    """What to train instead, where data could not be read because they are of another kind.
+
+    Args:
+        error: of reading.
+        source: what was read.
+        modality: of the family that was to be trained.
+    """
+    kind = kind_of(source)
+    if kind in ("pictures", modality) or type(error) is not UserError:  # pictures are a guess
+        return error
+    told = f"Is it {_NOUNS[kind]}? `faussaire train {OTHERS[kind].family} {shlex.quote(source)}`."
+    return UserError(error.cause, f"{error.hint} {told}".lstrip())
 
 
 def _by_ending(ending: str) -> str:

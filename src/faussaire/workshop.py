@@ -29,6 +29,7 @@ from faussaire.core.phase import Stage, stage_at
 from faussaire.core.state import State
 from faussaire.data.parallel import Progress
 from faussaire.families import load_family
+from faussaire.kinds import another_kind
 from faussaire.modality import Material, Modality, load_modality
 from faussaire.nn import fused
 
@@ -74,9 +75,12 @@ class Workshop:
             torch.set_num_threads(max(1, torch.get_num_threads() // here))
         fused.reduce_statistics = world.sum if world.size > 1 else None
         modality = load_modality(kind)
-        material = modality.read(settings, kind, progress=progress) if world.leads else None
-        world.barrier()
-        material = material or modality.read(settings, kind, preflight=False)
+        try:
+            material = modality.read(settings, kind, progress=progress) if world.leads else None
+            world.barrier()
+            material = material or modality.read(settings, kind, preflight=False)
+        except UserError as error:
+            raise another_kind(error, settings.source, kind.modality) from error
         chosen = kind.completed(settings.model, progress or (lambda what, done, total: None))
         settings = dataclasses.replace(settings, model=chosen)
         shop = cls(settings, kind, material, world, device)
