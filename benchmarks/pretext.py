@@ -10,6 +10,7 @@ PARTS, each seed a run of N examples (pictures, or triplets of frames) that is k
 - `gan`: `dcgan` on Fashion-MNIST with `--rotation 1` and without, equal examples; the same regression on
   their discriminators' features.
 - `position`: `pretext --task position` on the photographs of bsds500; answers on others.
+- `position-clothes`: the same on Fashion-MNIST at 32 pixels, patches of 7.
 - `shapes`, `actions`: `pretext --task order` on video_clips, whole clips held out.
 
 DATA is a folder of `fashion_mnist`, `bsds500` and `video_clips`. Lines are printed as they are known.
@@ -175,6 +176,24 @@ def position(options: argparse.Namespace, seed: int) -> None:
     told(run)
 
 
+def position_of_clothes(options: argparse.Namespace, seed: int) -> None:
+    run = train(
+        "pretext",
+        options.data / "fashion_mnist" / "train-images-idx3-ubyte.gz",
+        options.out / f"position-clothes-{seed}",
+        seed,
+        options.examples,
+        task="position",
+        width=options.width,
+        resolution=32,
+        patch=7,
+        holdout=0.01,
+        evaluate_every=options.examples,
+        half_life=options.examples // 20,
+    )
+    told(run)
+
+
 def order(name: str, options: argparse.Namespace, seed: int) -> None:
     run = train(
         "pretext",
@@ -203,6 +222,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     parts = {"rotation": rotation, "gan": gan, "position": position}
+    parts["position-clothes"] = position_of_clothes
     print(f"faussaire {faussaire.__version__}, torch {torch.__version__}, 1 thread, {options}")
     for part in options.parts:
         for seed in options.seeds:
