@@ -147,7 +147,7 @@ class PictureMaterial:
             data,
             resolution=self.images.resolution,
             channels={1: "grey", 3: "rgb", 4: "rgba"}[self.images.channels],
-            holdout=len(self.split(data.holdout)[-1][1]) / len(self),
+            holdout=data.share(len(self.split(data.holdout)[-1][1]), len(self)),
         )
 
     def stream(self, data: PictureData, *, seed: int, rank: int, world: int) -> Stream:

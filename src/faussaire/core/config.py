@@ -115,6 +115,13 @@ class DataConfig:
         if self.holdout is not None:
             check_range(self, holdout=(0, 0.9))
 
+    def share(self, unseen: int, count: int) -> float:
+        """What `config.yaml` keeps as `holdout`: the share asked for, else that of `unseen` of `count`.
+
+        Not what an asked share comes to: the same command must find its own run unchanged.
+        """
+        return unseen / count if self.holdout is None else self.holdout
+
 
 @dataclass(frozen=True, kw_only=True)
 class PictureData(DataConfig):

@@ -146,7 +146,7 @@ class MusicMaterial:
             pitches=self.spec.pitches,
             tempo=self.spec.tempo,
             tracks=self.packed.facts["chosen"],
-            holdout=len(self.split(data.holdout)[0][1]) / len(self),
+            holdout=data.share(len(self.split(data.holdout)[0][1]), len(self)),
         )
 
     def describe(self, source: str, target: str | None) -> dict[str, Any]:

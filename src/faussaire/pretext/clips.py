@@ -251,7 +251,7 @@ class ClipMaterial:
             channels={1: "grey", 3: "rgb", 4: "rgba"}[self.spec.channels],
             span=self.span,
             apart=self.apart,
-            holdout=len(self.split(data.holdout)[0][1]) / len(self),
+            holdout=data.share(len(self.split(data.holdout)[0][1]), len(self)),
         )
 
     def describe(self, source: str, target: str | None) -> dict[str, Any]:

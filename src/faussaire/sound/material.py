@@ -155,7 +155,7 @@ class SoundMaterial:
             data,
             rate=self.spec.rate,
             length=self.spec.length,
-            holdout=len(self.split(data.holdout)[0][1]) / len(self),
+            holdout=data.share(len(self.split(data.holdout)[0][1]), len(self)),
         )
 
     def describe(self, source: str, target: str | None) -> dict[str, Any]:

@@ -233,7 +233,10 @@ class Corpus:
         different = int(self.groups.max()) + 1
         unseen = len(np.unique(self.groups[self.split(data.holdout)[0][1]]))
         return dataclasses.replace(
-            data, length=self.spec.length, column=self.column, holdout=unseen / different
+            data,
+            length=self.spec.length,
+            column=self.column,
+            holdout=data.share(unseen, different),
         )
 
     def describe(self, source: str, target: str | None) -> dict[str, Any]:
