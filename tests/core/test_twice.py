@@ -1,4 +1,4 @@
-"""Second derivatives of convolutions, against torch's own and against finite differences."""
+"""Second derivatives of convolutions and kinks, against torch's own and against finite differences."""
 
 from __future__ import annotations
 
@@ -67,3 +67,59 @@ def test_what_it_cannot_say_is_left_to_torch():
     with FastSecondDerivatives():
         assert F.conv2d(x, weight, padding="same").shape == x.shape
         assert F.conv2d(x[0], weight).shape == (2, 3, 3)
+
+
+KINKS = {
+    "leaky": lambda x: F.leaky_relu(x, 0.2),
+    "leaky module": torch.nn.LeakyReLU(0.1),
+    "relu": F.relu,
+    "torch.relu": torch.relu,
+    "method": lambda x: x.relu(),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_kinks_have_torchs_values_and_derivatives(name):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+
+    def ours(x):
+        with FastSecondDerivatives():
+            return KINKS[name](x)
+
+    assert torch.equal(ours(x), KINKS[name](x))
+    assert torch.autograd.gradcheck(ours, (x,))
+    assert torch.autograd.gradgradcheck(ours, (x,))
+    odd = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), float("nan")])
+    assert torch.equal(ours(odd).nan_to_num(7.0), KINKS[name](odd).nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
+def test_a_penalty_sends_no_zeros_through_the_network(slope):
+    """Its gradient is torch's to the bit, and nothing of it comes from the first forward pass."""
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(
+        torch.nn.Linear(5, 8), torch.nn.LeakyReLU(slope), torch.nn.Linear(8, 1, bias=False)
+    )
+    x = torch.randn(4, 5, requires_grad=True)
+
+    def gradients():
+        (slopes,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        penalty = (slopes.norm(dim=1) - 1.0).square().mean()
+        return torch.autograd.grad(penalty, [x, *net.parameters()], allow_unused=True)
+
+    plain = gradients()
+    with FastSecondDerivatives():
+        ours = gradients()
+    assert not plain[0].any()
+    assert ours[0] is None
+    assert ours[2] is None  # the first bias
+    for one, other in zip(plain[1::2], ours[1::2], strict=True):
+        assert torch.equal(one, other)
+
+
+def test_what_is_changed_in_place_is_left_to_torch():
+    x = torch.tensor([-1.0, 1.0])
+    with FastSecondDerivatives():
+        F.leaky_relu(x, 0.2, inplace=True)
+    assert x[0] == -torch.tensor(0.2)

@@ -1,4 +1,4 @@
-"""Convolutions whose second derivatives cost what convolutions cost.
+"""Convolutions whose second derivatives cost what convolutions cost, and kinks that have none.
 
 A penalty on a critic's gradient differentiates twice. A convolution y = c(x, w) is linear in both of
 its arguments, so its derivatives are its two adjoints, and the derivatives of these are again it and
@@ -13,8 +13,15 @@ group. Stating the above instead takes the gradient of a penalty over three conv
 ReLUs (one thread with AMX, bf16, 32 pictures) from 94 to 42 ms for 3x3 on 128x16x16, from 163 to 79 ms
 for 24 groups on 384x16x16, from 128 to 40 ms for 1x1 on 256x16x16; in float32, about half as well.
 
-`FastSecondDerivatives` is a context in which `torch.nn.functional.conv2d` and `conv_transpose2d`,
-whoever calls them, are computed so. Values and first derivatives are torch's own.
+A ReLU, leaky or not, is straight but for its kink: its second derivative is 0. torch says so with a
+tensor of zeros, which then goes back through the whole network as if it were a gradient: products with
+zeros, as many as a backward pass has. Saying it with nothing takes the gradient of WGAN-GP's penalty
+over the critic of CTGAN (one thread, float32) from 11.4 to 8.3 ms, over one of four convolutions, whose
+own second derivatives are torch's, from 54 to 39 ms.
+
+`FastSecondDerivatives` is a context in which `torch.nn.functional`'s `conv2d`, `conv_transpose2d`,
+`leaky_relu` and `relu`, whoever calls them, are computed so. Values and first derivatives are torch's
+own.
 """
 
 from __future__ import annotations
@@ -31,7 +38,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FastSecondDerivatives(TorchFunctionMode):
-    """Within it, convolutions in two dimensions differentiate twice at the cost of convolutions."""
+    """Within it, two-dimensional convolutions and ReLUs differentiate twice at no needless cost."""
 
     def __torch_function__(
         self,
@@ -45,7 +52,60 @@ class FastSecondDerivatives(TorchFunctionMode):
             call = _arguments(func is F.conv_transpose2d, *args, **kwargs)
             if call is not None:
                 return _convolve(*call)
+        if func in _KINKS and not kwargs.get("inplace"):
+            slope = _KINKS[func](*args, **kwargs)
+            if slope is not None:
+                return _Kink.apply(args[0], slope)
         return func(*args, **kwargs)
+
+
+def _leaky_slope(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> float | None:
+    return None if inplace else negative_slope
+
+
+def _no_slope(x: Tensor, inplace: bool = False) -> float | None:
+    return None if inplace else 0.0
+
+
+_KINKS: dict[Callable[..., Any], Callable[..., float | None]] = {
+    F.leaky_relu: _leaky_slope,
+    F.relu: _no_slope,
+    torch.relu: _no_slope,
+    Tensor.relu: _no_slope,
+}
+"""Functions with a kink, and their slope below it in a call with the samples first; None: leave it."""
+
+
+class _Kink(torch.autograd.Function):
+    """x above 0, slope x below."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        return F.leaky_relu(x, slope) if slope else F.relu(x)
+
+    @staticmethod
+    def backward(ctx, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return _OfKink.apply(dy, x.detach(), ctx.slope), None
+
+
+class _OfKink(torch.autograd.Function):
+    """dy above 0, slope dy below: linear in dy, and x matters by its sign alone."""
+
+    @staticmethod
+    def forward(ctx, dy: Tensor, x: Tensor, slope: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.slope = slope
+        if not slope:
+            return torch.ops.aten.threshold_backward(dy, x, 0.0)
+        return torch.ops.aten.leaky_relu_backward(dy, x, slope, False)
+
+    @staticmethod
+    def backward(ctx, ddx: Tensor) -> tuple[Tensor | None, ...]:
+        (x,) = ctx.saved_tensors
+        return _OfKink.apply(ddx, x, ctx.slope), None, None
 
 
 @dataclass(frozen=True)

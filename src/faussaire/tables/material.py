@@ -74,7 +74,8 @@ class TableMaterial:
 
     def settled(self, data: TableData) -> TableData:
         """These settings with what was left to choose filled in."""
-        return dataclasses.replace(data, holdout=data.share(len(self.split(data.holdout)[0][1]), len(self)))
+        unseen = len(self.split(data.holdout)[0][1])
+        return dataclasses.replace(data, holdout=data.share(unseen, len(self)))
 
     def describe(self, source: str, target: str | None) -> dict[str, Any]:
         """What `data.json` holds."""
