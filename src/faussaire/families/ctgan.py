@@ -161,7 +161,7 @@ class CTGAN(Family[CTGANConfig]):
     modality = "tables"
     conditions = True
     averaged = ("generator",)
-    half_life = 20_000.0
+    half_life = 150_000.0
     training: ClassVar = {"batch": 500, "precision": "float32", "examples": 2_500_000}
     presets: ClassVar = {"paper": {"half_life": 1}}
     sizes: ClassVar = {
