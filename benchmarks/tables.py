@@ -1,7 +1,7 @@
 """Synthetic rows of UCI Adult: does who learns from them tell real incomes?
 
     python benchmarks/tables.py FAMILY --data DATA [--epochs 100] [--seed 0] [--set KEY=VALUE ...]
-        [--at 30 60] [--rows 1000] [--trees] [--out FOLDER]
+        [--at 30 60] [--rows 1000] [--trees] [--out FOLDER] [--threads 1]
     python benchmarks/tables.py rows.csv --data DATA [--trees]
 
 DATA holds `tabular_adult/adult.csv` (Becker and Kohavi 1996, 32,561 rows). 8,000 rows are held out;
@@ -66,8 +66,9 @@ def main() -> None:
     parser.add_argument("--trees", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     keep_memory()  # as every command does
 
     frame = read_frame(options.data / "tabular_adult" / "adult.csv")

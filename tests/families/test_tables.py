@@ -48,6 +48,20 @@ def test_hard_rows_are_drawn_by_their_shares():
     noise = torch.rand(20_000, 2, generator=torch.Generator().manual_seed(0))
     rows = hard_rows(torch.zeros(20_000, 0), logits, noise, spec)
     assert rows[:, 0].mean() == pytest.approx(0.7, abs=0.015)
+    # Half the temperature squares the shares: .49 / (.49 + .09).
+    rows = hard_rows(torch.zeros(20_000, 0), logits, noise, spec, temperature=0.5)
+    assert rows[:, 0].mean() == pytest.approx(0.845, abs=0.015)
+
+
+def test_tvae_at_temperature_nought_takes_the_likeliest_category_of_each_z():
+    z = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+
+    def drawn(temperature: float, seed: int):
+        family = built("tvae", temperature=temperature)
+        return family.sample(RowDraws.counted(seed, 64), latents=z)[:, ROWS.alphas :]
+
+    assert torch.equal(drawn(0.0, 1), drawn(0.0, 2))
+    assert not torch.equal(drawn(1.0, 1), drawn(1.0, 2))
 
 
 def test_packs_hold_rows_and_their_conditions_and_too_few_rows_are_told():

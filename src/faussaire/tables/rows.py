@@ -52,18 +52,21 @@ def soft_rows(logits: Tensor, noise: Tensor, spec: TableSpec, tau: float) -> Ten
     return torch.cat([alphas, *parts], dim=1)
 
 
-def hard_rows(alphas: Tensor, logits: Tensor, noise: Tensor, spec: TableSpec) -> Tensor:
-    """Rows as real ones are: each one-hot vector drawn from the softmax of its logits.
+def hard_rows(
+    alphas: Tensor, logits: Tensor, noise: Tensor, spec: TableSpec, temperature: float = 1.0
+) -> Tensor:
+    """Rows as real ones are: each one-hot vector drawn from softmax(logits / temperature).
 
     Args:
         alphas: (N, A), cut to [-1, 1].
         logits: (N, width - A).
         noise: uniform in [0, 1), of the logits' shape.
         spec: of the table.
+        temperature: 0 takes the likeliest.
     """
     parts = [
         F.one_hot(part.argmax(1), part.shape[1]).float()
-        for part in (logits + gumbel(noise)).split(spec.blocks, dim=1)
+        for part in (logits + temperature * gumbel(noise)).split(spec.blocks, dim=1)
     ]
     return torch.cat([alphas.clamp(-1.0, 1.0), *parts], dim=1)
 
