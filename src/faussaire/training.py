@@ -203,7 +203,9 @@ def _train(
             checkpoints.set_aside(path)
     state.family.begin()
     _agree(shop, state)
-    if settings.training.duration is None and total < state.clock.examples:
+    # The last round of a finished run goes beyond what was asked for: the same again is no mistake.
+    finished = restored is not None and restored[1]["total"] == total
+    if settings.training.duration is None and total < state.clock.examples and not finished:
         raise UserError(
             f"'{run.path}' has already seen {state.clock.examples:,} examples, more than {total:,}.",
             "Ask for more with --examples.",

@@ -218,9 +218,15 @@ def test_the_same_command_on_a_finished_run_does_no_harm(run, photos):
 def test_python_trains_and_continues(photos, tmp_path):
     settings = {"width": 4, "latent": 8, "batch": 16, "resolution": 16, "quiet": True}
     out = tmp_path / "run"
-    done = package.train("dcgan", photos, out=out, examples="160", **settings)
+    done = package.train("dcgan", photos, out=out, examples="150", **settings)
     assert done.path == out
-    with pytest.raises(package.UserError, match="examples is 160, not 320"):
+    before = weights(out)
+    package.train("dcgan", photos, out=out, examples="150", **settings)
+    assert package.load(out).examples == 160  # whole batches
+    assert weights(out) == before
+    with pytest.raises(package.UserError, match="already seen 160 examples, more than 100"):
+        package.train("dcgan", photos, out=out, examples=100, allow_changes=True, **settings)
+    with pytest.raises(package.UserError, match="examples is 150, not 320"):
         package.train("dcgan", photos, out=out, examples=320, **settings)
     package.train("dcgan", photos, out=out, examples=320, allow_changes=True, **settings)
     assert package.load(out).examples == 320
