@@ -2,6 +2,7 @@
 
     python benchmarks/editing.py planted --out runs/planted --for 15m
     python benchmarks/editing.py faces --data FOLDER --run runs/faces
+    python benchmarks/editing.py encoder --data FOLDER --run runs/faces --encoder runs/encoder
 
 `planted` trains a small StyleGAN2 on discs of known place, size and colour on grounds of known lightness
 (or takes the run that is in --out), and measures attributes in pictures themselves, which no part of the
@@ -9,6 +10,8 @@ method does: linear boundaries between them, what an edit flips and what else it
 direction against random ones, principal components, and inversion of the model's own samples and of
 held-out pictures (in W, in W+, tuned). `faces` takes a run on FOLDER/train, which has smile/ and
 no_smile/ in it, as FOLDER/held has: a classifier that had no part in the labelling judges the edits.
+`encoder` takes an e4e run on FOLDER/train for it: what that makes of all of FOLDER/held at once, beside
+the mean face; and of some of them, improved by a search and beside a search that begins at the mean.
 
 Recorded: benchmarks/editing.txt.
 """
@@ -31,7 +34,7 @@ from faussaire.latent.labels import Lessons, scored
 from faussaire.latent.projection import Search, project
 from faussaire.latent.tuning import Tuning, tune
 from faussaire.metrics.classifier import teach
-from faussaire.report.pictures import save_png, to_uint8
+from faussaire.report.pictures import grid, save_png, to_uint8
 
 SIDE = 32
 ATTRIBUTES = ("across", "down", "size", "warm", "light")
@@ -303,14 +306,46 @@ def faces_benchmark(options: argparse.Namespace) -> None:
     tuned(editor, exam[: options.inverted], options.steps, options.tune_steps)
 
 
+def encoder_benchmark(options: argparse.Namespace) -> None:
+    editor = Editor.open(options.run)
+    encoder = editor.encoder(options.encoder)
+    space, likeness = editor.space(encoder.space), editor.likeness()
+    pictures, _ = read_faces(options.data / "held", editor.model.spec.height)
+    exam = as_tensor(pictures)
+    began = time.process_time()
+    codes = editor.encoded(encoder, exam)
+    spent = time.process_time() - began
+
+    def error(made: Tensor) -> Tensor:
+        return 10.0 * torch.log10(4.0 / (made - exam).square().mean((1, 2, 3)))
+
+    mean = space.mean.expand(len(exam), -1, -1)
+    shown = space.show(codes)
+    print(f"{len(exam)} held-out faces, the mean face for each: {told(error(space.show(mean)))}")
+    print(
+        f"{len(exam)} held-out faces, encoded: {told(error(shown))} "
+        f"({spent / len(exam) * 1e3:.1f} ms a picture)"
+    )
+    few = exam[: options.inverted]
+    inversion(editor, few, "of these a few", options.steps, (encoder.space,))
+    for steps in (50, 200):
+        search = Search(steps=steps)
+        found = project(space, few, likeness, search, start=codes[: options.inverted])
+        print(f"encoded, then {steps} steps: {told(found.psnr)}")
+    if options.picture:
+        rows = torch.cat([exam[:12], shown[:12]])
+        save_png(grid(to_uint8(rows), 12), options.picture)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=["planted", "faces"])
+    parser.add_argument("what", choices=["planted", "faces", "encoder"])
     parser.add_argument("--out", type=Path, default=Path("runs/planted"))
     parser.add_argument("--for", dest="duration", default="15m")
     parser.add_argument("--run", type=Path, default=Path("runs/faces"))
+    parser.add_argument("--encoder", type=Path, default=Path("runs/encoder"))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--tune-steps", type=int, default=350)
@@ -320,7 +355,12 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    planted_benchmark(options) if options.what == "planted" else faces_benchmark(options)
+    what = {
+        "planted": planted_benchmark,
+        "faces": faces_benchmark,
+        "encoder": encoder_benchmark,
+    }
+    what[options.what](options)
 
 
 if __name__ == "__main__":
