@@ -1,5 +1,5 @@
 # make demo        train on handwritten digits and open nothing but files: about three minutes
-# make test        the fast tests; make test-all adds the slow ones
+# make test        the fast tests; make test-ci adds real processes and longer runs, make test-all the slow ones
 # make lint        ruff and pyright
 # make bench       speed: a tutorial's loop against ours, then a row for each family
 
@@ -9,7 +9,7 @@ TORCH ?= torch==2.13.0
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-ci test-all lint bench clean
 
 demo: $(VENV)/.demo
 	$(BIN)/faussaire train dcgan digits --resolution 32 --width 32 --conditional --for 2m --out runs/demo
@@ -18,6 +18,9 @@ demo: $(VENV)/.demo
 	@echo "    $(BIN)/faussaire train dcgan FOLDER --resolution 64 --for 30m"
 
 test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not long"
+
+test-ci: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 test-all: $(VENV)/.dev

@@ -71,6 +71,7 @@ def test_families_that_are_advised_are_for_that_kind() -> None:
             assert load_family(name).modality == kind
 
 
+@pytest.mark.long
 def test_a_table_is_checked_advised_on_and_trained_as_advised(tmp_path: Path) -> None:
     source = write(tmp_path / "people.csv", 400)
     out, _ = faussaire("check", source)

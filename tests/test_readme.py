@@ -61,6 +61,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_the_commands_work_in_their_order(desk):
     for line in "".join(blocks("bash")).splitlines():
         words = shlex.split(hurry(line), comments=True)

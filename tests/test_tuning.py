@@ -321,6 +321,7 @@ def test_where_nothing_can_be_trained_the_search_ends_with_the_reason(tmp_path: 
     assert study.trials[-1].state == optuna.trial.TrialState.WAITING
 
 
+@pytest.mark.long
 def test_a_search_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     out = tmp_path / "s"
     words = ["lr=1e-4..1e-2", "batch=12,15"]
@@ -376,6 +377,7 @@ def test_trials_of_other_machines_are_left_alone_until_they_fall_silent(tmp_path
     assert sum("left by a process" in line for line in told) == 1
 
 
+@pytest.mark.long
 def test_processes_share_a_search(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from test_tuning import search\n"

@@ -21,6 +21,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop.open(resolve("dcgan", str(source), kind.Config, layer))
 
 
+@pytest.mark.long
 def test_the_part_that_fits_depends_on_the_memory_that_is_free(shop, monkeypatch):
     peaks = {size: workshop._peak_elsewhere(shop.settings, size) for size in (32, 128)}
     assert peaks[128] > peaks[32] > 2**26

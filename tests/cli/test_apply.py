@@ -167,6 +167,7 @@ def test_sources_that_do_not_fit(pairs, tmp_path, words, said, capsys):
     assert said in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.long
 def test_two_sets_and_the_way_back(pairs, tmp_path):
     folder, _ = pairs
     words = ["train", "cyclegan", folder / "in", folder / "out", "--out", tmp_path / "run"]

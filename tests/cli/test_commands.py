@@ -85,6 +85,7 @@ def test_seeds_and_truncation(run, tmp_path):
     assert "0-31" in err
 
 
+@pytest.mark.long
 def test_advice_names_a_command_that_works(photos):
     said, _ = faussaire("advise", photos, "--classes", "folders", "--for", "1m", "--json")
     found = json.loads(said)
@@ -98,6 +99,7 @@ def test_advice_names_a_command_that_works(photos):
     assert "16x16" in said or ", 16" in said
 
 
+@pytest.mark.long
 def test_a_batch_that_fits_is_found_and_kept(photos, tmp_path):
     common = ["train", "dcgan", photos, *TINY, "--examples", "64", "--out", tmp_path / "parts"]
     faussaire(*common, "--micro", "5")
@@ -110,6 +112,7 @@ def test_a_batch_that_fits_is_found_and_kept(photos, tmp_path):
     assert plan["micro"] == 16  # pictures this small all fit
 
 
+@pytest.mark.long
 def test_sizes_lie_under_flags(photos):
     plans = {}
     for words in (("--size", "tiny"), ("--size", "base"), ("--size", "base", "--width", "8")):
@@ -151,6 +154,7 @@ def test_films(run, tmp_path):
     assert ".gif" in err
 
 
+@pytest.mark.long
 def test_reading_commands_have_json(run, photos):
     for words in (["runs", run.parent], ["info", run], ["check", photos], ["families"], ["env"]):
         said, _ = faussaire(*words, "--json")
@@ -215,6 +219,7 @@ def test_the_same_command_on_a_finished_run_does_no_harm(run, photos):
     assert weights(run) == before
 
 
+@pytest.mark.long
 def test_python_trains_and_continues(photos, tmp_path):
     settings = {"width": 4, "latent": 8, "batch": 16, "resolution": 16, "quiet": True}
     out = tmp_path / "run"
@@ -247,6 +252,7 @@ def test_dry_run_measures_and_writes_nothing(photos, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.long
 def test_a_time_budget_is_kept(photos, tmp_path):
     said, _ = faussaire("train", "dcgan", photos, "--out", tmp_path / "r", *TINY, "--for", "3s")
     info, _ = faussaire("info", tmp_path / "r", "--json")
@@ -391,6 +397,7 @@ def test_nothing_imports_torchvision():
     assert subprocess.run([sys.executable, "-c", code], env=environment()).returncode == 0
 
 
+@pytest.mark.long
 def test_bench_modes_counts_and_draws(tmp_path):
     words = ("bench", "modes", "--sets", "ring8", "--recipes", "gan", "r3gan", "--examples", "2k")
     plot = tmp_path / "modes.png"
@@ -404,6 +411,7 @@ def test_bench_modes_counts_and_draws(tmp_path):
     assert "published" in said
 
 
+@pytest.mark.long
 def test_bench_stacked_counts_and_draws(tmp_path, capsys):
     bars, plot = write_bars(tmp_path), tmp_path / "stacks.png"
     words = ["bench", "stacked", str(bars), "--resolution", "16", "--device", "cpu"]

@@ -47,6 +47,7 @@ def copy(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "copy"))
 
 
+@pytest.mark.long
 def test_training_measures_and_keeps_the_best_checkpoint(run):
     figures = [f for f in read_figures(run / "metrics.jsonl") if f.provenance.metric == "fid"]
     assert [figure.examples for figure in figures] == [240, 480, 640]
@@ -65,6 +66,7 @@ def test_training_measures_and_keeps_the_best_checkpoint(run):
     assert "extractor: pixels" in (run / "config.yaml").read_text()
 
 
+@pytest.mark.long
 def test_ctrl_c_does_not_wait_for_a_measurement(photos, tmp_path):
     process = start(
         "train", "dcgan", photos, "--out", tmp_path / "run", *TINY, *PIXELS, "--examples", "9600",
@@ -82,6 +84,7 @@ def test_ctrl_c_does_not_wait_for_a_measurement(photos, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
+@pytest.mark.long
 def test_two_processes_measure_once(photos, tmp_path):
     faussaire(
         "train", "dcgan", photos, "--out", tmp_path / "run", *TINY, *PIXELS, "--examples", "320",
@@ -132,6 +135,7 @@ def test_the_usual_metrics_with_table_and_pictures(copy, capsys):
         assert figure.circumstances["seconds"] >= 0
 
 
+@pytest.mark.long
 def test_everything_that_can_be_measured_without_weights(copy, capsys, monkeypatch):
     monkeypatch.setattr(classifier, "STEPS", 60)
     wanted = ",".join(name for name in OF_SETS if name not in ("is", "ppl"))

@@ -68,6 +68,7 @@ def test_music_leaves_previews_figures_and_a_page(music_run):
     assert "musegan" in render(music_run)
 
 
+@pytest.mark.long
 def test_music_goes_on_and_is_sampled_and_measured(music_run, tmp_path):
     faussaire("resume", music_run, "--examples", 144)
     said, _ = faussaire(
@@ -98,6 +99,7 @@ def test_sound_leaves_previews_figures_and_a_page(sound_run):
     assert "data:audio/wav" in render(sound_run)
 
 
+@pytest.mark.long
 def test_sound_goes_on_and_is_sampled_and_measured(sound_run, tmp_path):
     faussaire("resume", sound_run, "--examples", 144)
     said, _ = faussaire(

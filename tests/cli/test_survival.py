@@ -76,6 +76,7 @@ def test_kill_at_random_moments_then_resume_gives_the_very_same_weights(
     assert weights(out) == weights(uninterrupted)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_save_and_say_so(number, code, photos, uninterrupted, tmp_path):
     out = tmp_path / "stopped"
@@ -92,6 +93,7 @@ def test_signals_save_and_say_so(number, code, photos, uninterrupted, tmp_path):
     assert weights(out) == weights(uninterrupted)
 
 
+@pytest.mark.long
 def test_two_processes_killed_and_resumed(photos, tmp_path):
     words = ["--out", tmp_path / "straight", *TINY, "--examples", "3200", "--save-every", "0.3"]
     faussaire("train", "dcgan", photos, *words, "--processes", 2)
@@ -116,6 +118,7 @@ def test_a_second_process_on_the_same_run_is_turned_away(photos, tmp_path):
     faussaire("info", out)
 
 
+@pytest.mark.long
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(photos, tmp_path):
     out = tmp_path / "run"
     words = ["--out", out, *TINY, "--examples", "640"]
@@ -135,6 +138,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(photos, tmp_pa
     assert weights(out) == straight
 
 
+@pytest.mark.long
 def test_divergence_stops_keeps_the_last_good_state_and_says_what_to_try(photos, tmp_path):
     out = tmp_path / "run"
     words = ["--out", out, "--resolution", 16, "--batch", 16]
@@ -149,6 +153,7 @@ def test_divergence_stops_keeps_the_last_good_state_and_says_what_to_try(photos,
     assert weights(out) == before
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_in_a_sentence(photos, tmp_path):
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
@@ -180,6 +185,7 @@ def test_a_folder_that_cannot_be_written_ends_in_a_sentence(photos, tmp_path):
     assert "could not be begun" in err
 
 
+@pytest.mark.long
 def test_a_process_that_dies_ends_the_others_and_the_run_is_intact(photos, tmp_path):
     out = tmp_path / "run"
     process = start("train", "dcgan", photos, "--out", out, *LONG, "--processes", 2)
@@ -198,6 +204,7 @@ def test_a_process_that_dies_ends_the_others_and_the_run_is_intact(photos, tmp_p
     faussaire("sample", out, "--count", 2, "--grid", tmp_path / "g.png")
 
 
+@pytest.mark.long
 def test_torchrun_and_processes_are_the_same(photos, tmp_path):
     words = [*TINY, "--examples", "320"]
     faussaire("train", "dcgan", photos, "--out", tmp_path / "a", *words, "--processes", 2)
@@ -219,6 +226,7 @@ def test_torchrun_and_processes_are_the_same(photos, tmp_path):
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
 
 
+@pytest.mark.long
 def test_the_launchers_death_ends_its_processes_and_frees_the_run(photos, tmp_path):
     out = tmp_path / "run"
     process = start("train", "dcgan", photos, "--out", out, *LONG, "--processes", 2)
@@ -232,6 +240,7 @@ def test_the_launchers_death_ends_its_processes_and_frees_the_run(photos, tmp_pa
     faussaire("resume", out, "--examples", int(json.loads(info)["examples"]) + 64, "--processes", 2)
 
 
+@pytest.mark.long
 def test_output_that_nobody_reads_does_not_end_training(photos, tmp_path):
     out = tmp_path / "run"
     process = start("train", "dcgan", photos, "--out", out, *TINY, "--examples", "3200")
@@ -246,6 +255,7 @@ def test_output_that_nobody_reads_does_not_end_training(photos, tmp_path):
     assert json.loads(info)["state"] == "complete"
 
 
+@pytest.mark.long
 def test_damaged_newer_checkpoints_never_push_out_good_ones(photos, tmp_path):
     out = tmp_path / "run"
     words = ["--out", out, *TINY, "--keep", "1"]
@@ -272,6 +282,7 @@ def test_a_run_does_not_mix_with_other_things(photos, tmp_path):
     assert sorted(mine.iterdir()) == before
 
 
+@pytest.mark.long
 def test_a_source_that_moved_is_named_anew(photos, tmp_path):
     mine = make_pictures(tmp_path / "mine", count=24)
     out = tmp_path / "run"
@@ -283,6 +294,7 @@ def test_a_source_that_moved_is_named_anew(photos, tmp_path):
     faussaire("resume", out, "--examples", "192")
 
 
+@pytest.mark.long
 def test_the_same_command_without_out_continues_an_unfinished_run_and_begins_another_after(
     photos, tmp_path, monkeypatch
 ):
@@ -300,6 +312,7 @@ def test_the_same_command_without_out_continues_an_unfinished_run_and_begins_ano
     assert (tmp_path / "runs" / f"{run.name}-2").is_dir()
 
 
+@pytest.mark.long
 def test_settings_not_named_stay_as_the_run_has_them(photos, tmp_path):
     out = tmp_path / "run"
     faussaire("train", "dcgan", photos, "--out", out, *TINY, "--examples", "64", "--lr", "1e-3")
@@ -309,6 +322,7 @@ def test_settings_not_named_stay_as_the_run_has_them(photos, tmp_path):
     assert (kept["lr"], kept["batch"], kept["width"]) == (1e-3, 16, 4)
 
 
+@pytest.mark.long
 def test_damaged_files_of_a_run_are_sentences(photos, tmp_path):
     out = tmp_path / "runs" / "run"
     faussaire("train", "dcgan", photos, "--out", out, *TINY, "--examples", "64")

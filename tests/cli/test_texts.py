@@ -58,6 +58,7 @@ def test_its_checkpoints_were_measured_and_the_best_is_marked(run: Path):
     assert nll[-1] < nll[0], "what it learns makes real sentences less surprising"
 
 
+@pytest.mark.long
 def test_sampling_writes_sentences_and_nothing_else(run: Path, tmp_path: Path):
     out, _ = faussaire("sample", run, "--count", 5, "--seed", 3)
     assert len(out.splitlines()) == 5
@@ -82,6 +83,7 @@ def test_python_has_the_same_sentences(run: Path):
     assert usual < odd
 
 
+@pytest.mark.long
 def test_resuming_goes_on(run: Path, sentences: Path, tmp_path: Path):
     out = tmp_path / "run"
     faussaire("train", "lm", sentences, "--out", out, *SMALL, "--examples", 160)

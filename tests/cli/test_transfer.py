@@ -107,6 +107,7 @@ def test_odd_pictures_work_and_mistakes_are_sentences(desk, tmp_path, capsys):
         assert not out.exists()
 
 
+@pytest.mark.long
 def test_without_vgg19_squeezenet_stands_in_and_without_both_the_address_is_told(desk, tmp_path):
     env = {
         **environment(),

@@ -20,6 +20,7 @@ TINY = ["digits", "--resolution", "16", "--width", "4", "--latent", "8", "--extr
 SHORT = [*TINY, "--evaluate-count", "100", "--trials", "2", "--examples", "6400"]
 
 
+@pytest.mark.long
 def test_a_search_is_stopped_goes_on_and_its_result_trains(tmp_path: Path, capsys) -> None:
     out = tmp_path / "found"
     words = ["tune", "dcgan", *SHORT, "--out", out, "--search", "lr=1e-4..1e-2", "batch=8,16"]

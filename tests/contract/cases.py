@@ -47,7 +47,7 @@ class Case:
         batch: examples in a batch.
         scale: length of its runs relative to the toys'.
         grey: whether it learns from grey pictures, too.
-        slow: whether `make test` leaves it out: another configuration of a family that it has.
+        slow: whether only `make test-all` has it: another configuration of a family that it has.
         game: whether two players play, whom the doctor could look at.
     """
 

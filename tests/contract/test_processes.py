@@ -19,7 +19,7 @@ from faussaire.nn.fused import BatchNormAct2d
 
 HERE = Path(__file__).resolve().parent
 #: On one of the test's workers, or each would train all cases for itself.
-pytestmark = pytest.mark.xdist_group("two processes")
+pytestmark = [pytest.mark.xdist_group("two processes"), pytest.mark.long]
 
 
 def start(rank: int, port: int, *arguments: str) -> subprocess.Popen[str]:

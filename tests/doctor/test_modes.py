@@ -69,6 +69,7 @@ def test_recipes_train_and_repeat(recipe):
     assert first.shape == (2500, 2)
 
 
+@pytest.mark.long
 def test_r3gan_learns_the_ring():
     """Far from PacGAN's budget: samples come near the circle and lie all around it."""
     mixture = ring(8, deviation=0.1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from cli.commands import free_port
@@ -36,6 +37,7 @@ def processes(count: int, folder: Path, *words: str) -> list[dict]:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(count)]
 
 
+@pytest.mark.long
 def test_two_processes_are_treated_as_one(tmp_path):
     (alone,) = processes(1, tmp_path / "one", "diversity", "0.01")
     first, second = processes(2, tmp_path / "two", "diversity", "0.01")

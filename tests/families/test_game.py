@@ -227,6 +227,7 @@ def test_the_unpenalised_dirac_gan_circles_and_never_arrives():
     assert distances[-1] / distances[0] == pytest.approx(growth ** (len(distances) - 1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", ["nonsaturating", "relativistic"])
 def test_saturation_alone_arrives_at_no_linear_rate(loss):
     """The same eigenvalues; only higher orders pull, the distance falling about as 1 / sqrt(t).

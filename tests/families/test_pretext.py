@@ -351,6 +351,7 @@ def test_an_answer_that_is_always_right_is_marked_so(tmp_path):
     assert figure.name == "pretext-accuracy[40/held-out,order,2 answers]"
 
 
+@pytest.mark.long
 def test_from_training_to_features_by_the_command_line(tmp_path):
     folder = make_pictures(tmp_path / "photos", count=20, classes=True)
     (folder / "red" / "broken.png").write_bytes(b"no picture")

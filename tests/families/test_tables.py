@@ -110,6 +110,7 @@ def test_places_outside_of_gaussian_modes_cost_tvae_nothing():
     assert numbers(0.0) == numbers(0.9)
 
 
+@pytest.mark.long
 def test_ctgan_learns_that_columns_have_to_do_with_each_other():
     rows = table_rows(2000)
     spec = replace(ROWS, rows=2000)

@@ -27,6 +27,7 @@ def halves(images: Images, extractor: Extractor, count: int, seed: int) -> tuple
     return frechet, kid(first, second, subsets=20).value
 
 
+@pytest.mark.long
 def test_halves_in_pixels_are_near_and_stable_over_seeds(fashion):
     found = [halves(fashion, open_extractor("pixels"), 10_000, seed) for seed in range(4)]
     frechet, kernel = zip(*found, strict=True)
